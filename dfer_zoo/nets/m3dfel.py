@@ -40,7 +40,7 @@ class DMIN(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         """Normalise the attention output ``A``, in float32."""
         with torch.autocast(a.device.type, enabled=False):
-            a = a.float() if a.dtype in (torch.bfloat16, torch.float16) else a
+            a = a.to(torch.promote_types(a.dtype, torch.float32))
             var_in, mean_in = torch.var_mean(a, dim=1, keepdim=True)
             mean_bn = mean_in.mean(dim=2, keepdim=True)
             var_bn = (var_in + mean_in.square()).mean(dim=2, keepdim=True) - mean_bn.square()

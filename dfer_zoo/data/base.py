@@ -1,0 +1,334 @@
+"""What every dataset shares: clips to batches, the validation split, the loaders."""
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dfer_zoo.data import sampling
+from dfer_zoo.data.reading import FrameFolder, VideoFile
+from dfer_zoo.data.transforms import Augmentation, Evaluation
+from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import DataError, InputError
+
+Split = Literal["train", "val", "test", "predict"]
+
+
+class Batch(NamedTuple):
+    """What a loader yields and `DFERModel.losses` takes."""
+
+    video: Tensor
+    """``(B, 3, T, H, W)`` uint8 RGB, stored channels last."""
+    label: Tensor
+    """``(B,)`` int64, ids of `EMOTIONS`; -1 where the clip has no label."""
+    name: list[str]
+    """The clips' names in their dataset."""
+
+
+class ClipDataset(Dataset):
+    """Decode clips into batches.
+
+    What is random about a clip (its frames, crop, flip and colours) is a function of the seed, the epoch and the
+    clip's name alone: the number of workers, the batch it falls into and an interruption change nothing.
+
+    Args:
+        clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `FrameFolder` or
+            `VideoFile`.
+        frames: T, the number of frames of a clip that the net sees.
+        transform: from T frames to ``(T, size, size, 3)`` uint8.
+        random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
+        seed: of all that is random.
+    """
+
+    def __init__(
+        self,
+        clips: pd.DataFrame,
+        frames: int,
+        transform: Augmentation | Evaluation,
+        random_frames: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.names = clips["name"].tolist()
+        self.labels = clips["label"].to_numpy(np.int64)
+        self.sources: list[FrameFolder | VideoFile] = clips["source"].tolist()
+        self.frames = frames
+        self.transform = transform
+        self.random_frames = random_frames
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def clip(self, index: int, epoch: int = 0) -> np.ndarray:
+        """Return clip `index` as it is seen in `epoch`: ``(T, size, size, 3)`` uint8."""
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.names[index].encode())))
+
+        def choose(count: int) -> np.ndarray:
+            if self.random_frames:
+                return sampling.one_per_segment(count, self.frames, rng)
+            return sampling.centred(count, self.frames)
+
+        return self.transform(self.sources[index].read(choose), rng)
+
+    def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
+        """Return the batch of the given (epoch, index) pairs, as `ClipBatches` yields them."""
+        video = np.stack([self.clip(index, epoch) for epoch, index in batch])
+        indices = [index for _, index in batch]
+        return Batch(
+            torch.from_numpy(video).permute(0, 4, 1, 2, 3),  # a view: channels last in memory
+            torch.from_numpy(self.labels[indices]),
+            [self.names[i] for i in indices],
+        )
+
+
+class ClipBatches(Sampler):
+    """Yield batches of (epoch, index) pairs: a device's part of every global batch.
+
+    The clips of an epoch are cut into ``ceil(n / batch_size)`` global batches whose sizes differ by at most one: none
+    is left out and no batch is a small remainder. In training each device gets equally many clips of a global batch
+    (what does not divide is left to the next epoch); in evaluation every clip goes to exactly one device.
+
+    Args:
+        labels: ``(n,)`` ids of the clips.
+        batch_size: size of a global batch, in clips.
+        training: shuffle anew each epoch.
+        seed: of the shuffling.
+        balanced: draw with replacement so that each class present is equally likely (training only).
+        rank: this device's number.
+        devices: number of devices.
+
+    Raises:
+        InputError: fewer clips than devices.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        training: bool = False,
+        seed: int = 0,
+        balanced: bool = False,
+        rank: int = 0,
+        devices: int = 1,
+    ) -> None:
+        if len(labels) < devices:
+            raise InputError(f"{len(labels)} clips cannot be shared by {devices} devices. Use fewer devices.")
+        self.labels = labels
+        self.batches = -(-len(labels) // max(batch_size, devices))
+        self.training = training
+        self.seed = seed
+        self.balanced = balanced
+        self.rank = rank
+        self.devices = devices
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle; called by the Trainer before each epoch."""
+        self.epoch = epoch
+
+    def order(self) -> np.ndarray:
+        """Return the clips of the current epoch in the order in which they are seen, by all devices together."""
+        count = len(self.labels)
+        if not self.training:
+            return np.arange(count)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.balanced:
+            weight = 1 / np.bincount(self.labels)[self.labels]
+            return rng.choice(count, count, p=weight / weight.sum())
+        return rng.permutation(count)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in np.array_split(self.order(), self.batches):
+            if self.training:
+                batch = batch[: len(batch) // self.devices * self.devices]
+            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.devices]]
+
+
+def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split a training table into a training and a validation part, stratified by label.
+
+    Each class gives ``round(fraction * n_c)`` clips, at least one where it has two or more. The choice depends on the
+    names and the seed alone, not on the order of the rows.
+
+    Args:
+        clips: table with columns ``name`` and ``label``.
+        fraction: share of the clips for validation, in (0, 1).
+        seed: of the choice.
+
+    Returns:
+        The training part and the validation part, each sorted by name.
+    """
+    rng = np.random.default_rng(seed)
+    clips = clips.sort_values("name", ignore_index=True)
+    chosen: list[int] = []
+    for _, rows in clips.groupby("label"):
+        count = len(rows)
+        wanted = max(round(fraction * count), 1) if count > 1 else 0
+        chosen.extend(rng.permutation(rows.index.to_numpy())[:wanted].tolist())
+    is_val = clips.index.isin(chosen)
+    return clips[~is_val].reset_index(drop=True), clips[is_val].reset_index(drop=True)
+
+
+class DFERData(L.LightningDataModule):
+    """Base of the datasets: a subclass says which clips a split holds.
+
+    Args:
+        root: folder of the dataset.
+        frames: T, the number of frames of a clip that the net sees.
+        size: side of the frames that the net sees, in pixels.
+        batch_size: clips in a global batch; divided by the number of devices.
+        val_fraction: share of the training clips that is held out to choose the checkpoint.
+        split_seed: seed of that choice; keep it fixed between runs that are compared.
+        balanced: draw training clips so that each class is equally likely.
+        crop_scale: least and greatest share of the area that a training crop keeps.
+        flip: probability of a horizontal flip in training.
+        jitter: strength of brightness, contrast and saturation jitter in training.
+        hue: strength of hue jitter in training, in turns (at most 0.5).
+        color: ``affine`` (one linear colour map a clip, fast) or ``exact`` (torchvision's operations).
+        workers: loader processes a device.
+        seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
+    """
+
+    label_names = EMOTIONS
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        frames: int = 16,
+        size: int = 112,
+        batch_size: int = 64,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        balanced: bool = False,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: float = 0.5,
+        jitter: float = 0.4,
+        hue: float = 0.1,
+        color: Literal["affine", "exact"] = "affine",
+        workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check("frames", frames, frames >= 1, "1 or more")
+        _check("size", size, size >= 16, "16 pixels or more")
+        _check("batch_size", batch_size, batch_size >= 1, "1 or more")
+        _check("val_fraction", val_fraction, 0 < val_fraction < 1, "more than 0 and less than 1")
+        _check("crop_scale", crop_scale, 0 < crop_scale[0] <= crop_scale[1] <= 1, "two rising shares in (0, 1]")
+        _check("flip", flip, 0 <= flip <= 1, "0 to 1")
+        _check("jitter", jitter, jitter >= 0, "0 or more")
+        _check("hue", hue, 0 <= hue <= 0.5, "0 to 0.5")
+        _check("workers", workers, workers >= 0, "0 or more")
+        self.root = Path(root)
+        self.frames, self.size, self.batch_size = frames, size, batch_size
+        self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
+        self.workers, self.seed = workers, seed
+        self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
+        self.tables: dict[str, pd.DataFrame] = {}
+
+    @abstractmethod
+    def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
+        """Return the dataset's own split as a table: ``name`` (str, unique) and ``label`` (id, -1 where unknown).
+
+        Raises:
+            DataError: the dataset is missing or not in its documented layout.
+        """
+
+    @abstractmethod
+    def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
+        """Return where each clip's frames are, or None for a clip that is missing or empty."""
+
+    def clips(self, split: Split) -> pd.DataFrame:
+        """Return the clips of a split: columns ``name``, ``label`` and ``source``.
+
+        ``train`` and ``val`` are the two parts of the dataset's own training split.
+
+        Raises:
+            DataError: the dataset or some of its clips are missing.
+        """
+        if split not in self.tables:
+            if split in ("train", "val"):
+                parts = split_validation(self.read_split("train"), self.val_fraction, self.split_seed)
+                self.tables.update(zip(("train", "val"), map(self._with_sources, parts), strict=True))
+            else:
+                self.tables[split] = self._with_sources(self.read_split(split))
+        return self.tables[split]
+
+    def _with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
+        sources = self.sources(clips["name"].tolist())
+        missing = [name for name, source in zip(clips["name"], sources, strict=True) if source is None]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise DataError(
+                f"{len(missing)} of {len(clips)} clips under {self.root} are missing or have no frames: {shown}. "
+                f"Run `dfer-zoo check {type(self).__name__.lower()} --root {self.root}` for the whole list."
+            )
+        return clips.assign(source=sources)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training clips of each class, in the order of `label_names`."""
+        return np.bincount(self.clips("train")["label"], minlength=len(self.label_names)).tolist()
+
+    def setup(self, stage: str) -> None:
+        """Read the tables that `stage` needs; called by the Trainer on every process."""
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
+            if self.clips(split).empty:
+                raise DataError(f"The {split} split under {self.root} holds no clips.")
+
+    def dataset(self, split: Split) -> ClipDataset:
+        """Return the clips of a split, decoded: augmented for ``train``, deterministic otherwise."""
+        training = split == "train"
+        transform = self.augmentation if training else Evaluation(self.size)
+        return ClipDataset(self.clips(split), self.frames, transform, random_frames=training, seed=self.seed)
+
+    def loader(self, split: Split) -> DataLoader:
+        """Return the loader of a split: this process' part of every global batch."""
+        dataset = self.dataset(split)
+        training = split == "train"
+        trainer = self.trainer
+        batches = ClipBatches(
+            dataset.labels,
+            self.batch_size,
+            training=training,
+            seed=self.seed,
+            balanced=training and self.balanced,
+            rank=trainer.global_rank if trainer else 0,
+            devices=trainer.world_size if trainer else 1,
+        )
+        return DataLoader(
+            dataset,
+            batch_size=None,  # the sampler yields whole batches
+            sampler=batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.loader("predict")
+
+
+def _check(name: str, value: object, valid: bool, allowed: str) -> None:
+    if not valid:
+        raise InputError(f"data.{name} is {value}; allowed: {allowed}.")

@@ -1,0 +1,112 @@
+"""Your own clips: a csv of paths and labels, or a folder of videos to predict.
+
+::
+
+    ROOT/
+      clips.csv          path,label,split     (split: train or test; the label may be empty for predict)
+      anything/a.mp4     a path is a video file ...
+      anything/b/*.jpg   ... or a folder of frames
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from dfer_zoo.data.base import DFERData
+from dfer_zoo.data.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolder, VideoFile, list_frames
+from dfer_zoo.data.tables import clip_table, read_csv
+from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import DataError
+
+
+class Clips(DFERData):
+    """Any table of clips; the other arguments are those of `DFERData`.
+
+    Without a csv, ``predict`` takes every video file and every folder of frames directly under the root.
+
+    Args:
+        root: folder that the paths of the csv are relative to.
+        csv: name of the csv inside the root.
+        allow_outside: accept paths that leave the root (absolute ones, ``..``, links to elsewhere).
+        **kwargs: see `DFERData`.
+    """
+
+    def __init__(self, root: str = "data/clips", csv: str = "clips.csv", allow_outside: bool = False, **kwargs) -> None:
+        super().__init__(root, **kwargs)
+        self.csv = self.root / csv
+        self.allow_outside = allow_outside
+
+    @property
+    def run_name(self) -> str:
+        """What tells apart the runs of one model on this dataset."""
+        return self.csv.stem
+
+    def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
+        """Read the rows of a split; ``predict`` takes the rows of all splits."""
+        if not self.root.is_dir():
+            raise DataError(f"There is no folder {self.root}. Pass data.root: a folder with videos or with clips.csv.")
+        if split == "predict" and not self.csv.is_file():
+            return self._scan_folder()
+        if not self.csv.is_file():
+            raise DataError(
+                f"There is no {self.csv}. To train or test, write a csv with the header path,label,split "
+                f"(label: {', '.join(EMOTIONS)}; split: train or test)."
+            )
+        rows = []
+        for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", "split")):
+            where = f"{self.csv}, line {line}"
+            part = row.get("split", "")
+            if split != "predict" and part not in ("train", "test"):
+                raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
+            if split in ("predict", part):
+                label = _label_id(row.get("label", ""), where, required=split != "predict")
+                rows.append((self._inside(row["path"], where), label))
+        return clip_table(rows, self.csv)
+
+    def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
+        """Return the videos and frame folders, each folder listed once."""
+        paths = [str(self.root / name) for name in names]
+        folders = [path for path in paths if Path(path).is_dir()]
+        frames = dict(zip(folders, list_frames(folders), strict=True))
+        return [
+            (FrameFolder(path, frames[path]) if frames[path] else None)
+            if path in frames
+            else (VideoFile(path) if Path(path).is_file() else None)
+            for path in paths
+        ]
+
+    def _scan_folder(self) -> pd.DataFrame:
+        with os.scandir(self.root) as entries:
+            found = sorted(
+                entry.name for entry in entries if entry.is_dir() or entry.name.lower().endswith(VIDEO_SUFFIXES)
+            )
+        names = [name for name, source in zip(found, self.sources(found), strict=True) if source is not None]
+        if not names:
+            raise DataError(
+                f"{self.root} holds no video ({', '.join(VIDEO_SUFFIXES)}), no folder of frames "
+                f"({', '.join(IMAGE_SUFFIXES)}) and no {self.csv.name}."
+            )
+        return clip_table([(name, -1) for name in names], self.root)
+
+    def _inside(self, path: str, where: str) -> str:
+        if not path or "\0" in path:
+            raise DataError(f"{where}: the path is empty or not a path.")
+        if not self.allow_outside and not (self.root / path).resolve().is_relative_to(self.root.resolve()):
+            raise DataError(f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv.")
+        return path
+
+
+def _label_id(label: str, where: str, required: bool) -> int:
+    """Return the id of a label given by name or id; -1 for none."""
+    if not label and not required:
+        return -1
+    by_name = {name.lower(): index for index, name in enumerate(EMOTIONS)}
+    if label.lower() in by_name:
+        return by_name[label.lower()]
+    if label.isascii() and label.isdecimal() and int(label[:9]) < len(EMOTIONS):
+        return int(label)
+    names = ", ".join(f"{name} ({index})" for index, name in enumerate(EMOTIONS))
+    raise DataError(f"{where}: label is {label[:40]!r}, expected one of {names}.")

@@ -1,0 +1,173 @@
+"""Read clips from disk: folders of frames and video files."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dfer_zoo.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
+
+Choose = Callable[[int], np.ndarray]
+"""From the number of frames of a clip to the indices wanted, not decreasing."""
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sort ``2.jpg`` before ``10.jpg``.
+
+    >>> sorted(["10.jpg", "2.jpg", "1.jpg"], key=natural_key)
+    ['1.jpg', '2.jpg', '10.jpg']
+    """
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A clip stored as a folder of images.
+
+    Args:
+        path: the folder.
+        names: its image files, in order of time.
+    """
+
+    path: str
+    names: tuple[str, ...]
+
+    def read(self, choose: Choose) -> list[np.ndarray]:
+        """Decode the chosen frames, each once, as ``(H, W, 3)`` uint8 RGB.
+
+        Raises:
+            DataError: a frame that is no readable image.
+        """
+        decoded: dict[int, np.ndarray] = {}
+        indices = [int(i) for i in choose(len(self.names))]
+        for i in indices:
+            if i not in decoded:
+                decoded[i] = read_image(Path(self.path, self.names[i]))
+        return [decoded[i] for i in indices]
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A clip stored as a video file.
+
+    Args:
+        path: the file.
+    """
+
+    path: str
+
+    def read(self, choose: Choose) -> list[np.ndarray]:
+        """Decode the chosen frames as ``(H, W, 3)`` uint8 RGB, upright, holding no others in memory.
+
+        Raises:
+            DataError: not a video, or a video without a readable frame.
+        """
+        count = count_packets(self.path)
+        while True:
+            wanted = choose(count).tolist()
+            frames: list[np.ndarray] = []
+            decoded = 0
+            for position, frame in enumerate(decode_video(self.path)):
+                decoded = position + 1
+                if copies := wanted.count(position):
+                    frames.extend([frame()] * copies)
+                if len(frames) == len(wanted):
+                    return frames
+            if decoded == 0:
+                raise DataError(f"{self.path} has no readable video frame. Is the file complete?")
+            count = decoded  # some packets hold no picture: choose again among the frames there are
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode an image file to ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        DataError: missing, unreadable or not an image.
+    """
+    try:
+        encoded = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f"The frame {path} cannot be read: {error.strerror}.") from error
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if encoded.size else None
+    if image is None:
+        raise DataError(f"The frame {path} ({encoded.size} bytes) is not a readable image. Extract the clip again.")
+    return image
+
+
+def _open_video(path: str):
+    import av
+
+    try:
+        container = av.open(path)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a video that FFmpeg can read ({error.__class__.__name__}).") from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"{path} has no video stream.")
+    return container
+
+
+def count_packets(path: str) -> int:
+    """Count the pictures of a video without decoding them.
+
+    Raises:
+        DataError: not a video, or without a video stream.
+    """
+    import av
+
+    with _open_video(path) as container:
+        try:
+            count = sum(packet.size > 0 for packet in container.demux(video=0))
+        except av.FFmpegError as error:
+            raise DataError(f"{path} is damaged: {error}.") from error
+    if count == 0:
+        raise DataError(f"{path} has a video stream without a single frame.")
+    return count
+
+
+def decode_video(path: str) -> Iterator[Callable[[], np.ndarray]]:
+    """Decode a video frame by frame; each item is a function that converts its frame to upright RGB.
+
+    The conversion is left to the caller, since most frames are passed over. A damaged end of a file ends the iteration.
+
+    Raises:
+        DataError: not a video, or without a video stream.
+    """
+    import av
+
+    with _open_video(path) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        try:
+            for frame in container.decode(video=0):
+                yield lambda frame=frame: _upright(frame)
+        except av.FFmpegError:
+            return
+
+
+def _upright(frame) -> np.ndarray:
+    """Convert a decoded frame to ``(H, W, 3)`` RGB, turned as the file's rotation metadata asks."""
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
+
+
+def list_frames(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
+    """List the image files of many folders in order of time, each folder once; a missing folder has none."""
+
+    def names(folder: str | os.PathLike) -> tuple[str, ...]:
+        try:
+            with os.scandir(folder) as entries:
+                found = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return tuple(sorted(found, key=natural_key))
+
+    with ThreadPoolExecutor(16) as pool:  # the time is the file system's, not ours
+        return list(pool.map(names, folders, chunksize=64))
