@@ -1,0 +1,40 @@
+"""The models: what ``model:`` in yaml and ``MODEL=`` may name; one LightningModule, one recipe, a paper."""
+
+from pathlib import Path
+
+from dfer_zoo.errors import CheckpointError
+from dfer_zoo.models.base import DFERModel
+from dfer_zoo.models.baselines import Baseline
+from dfer_zoo.models.m3dfel import M3DFEL
+from dfer_zoo.nets.r3d import read_weights
+
+__all__ = ["M3DFEL", "Baseline", "DFERModel", "load"]
+
+
+def load(checkpoint: str | Path) -> DFERModel:
+    """Load a trained model, on the CPU and in evaluation mode, without running any code of the file.
+
+    Args:
+        checkpoint: a file written in training, such as ``runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt``.
+
+    Returns:
+        The model; ``model.spec`` holds its labels, frames, size and normalisation.
+
+    Raises:
+        CheckpointError: no such file, damaged, or not a checkpoint of this project.
+    """
+    content = read_weights(checkpoint)
+    spec = content.get("dfer_zoo") if isinstance(content, dict) else None
+    if spec is None:
+        raise CheckpointError(f"{checkpoint} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
+    classes = {name: globals()[name] for name in __all__ if isinstance(globals()[name], type)}
+    if spec["model"] not in classes:
+        raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")
+    hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
+    model = classes[spec["model"]](**{**hyperparameters, **({"pretrained": False} if "pretrained" in hyperparameters else {})})
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(f"The weights in {checkpoint} do not fit {spec['model']}: {str(error)[:300]}") from error
+    model.spec = spec
+    return model.eval()

@@ -1,0 +1,133 @@
+"""The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
+
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer import Trainer
+from rich.console import Console
+
+from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
+from dfer_zoo.data import DFERData
+from dfer_zoo.errors import InputError
+from dfer_zoo.models import DFERModel
+from dfer_zoo.profile import measure_cost
+from dfer_zoo.results import evaluation_table
+from dfer_zoo.runs import BEST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+
+SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
+
+
+class DFERCLI(LightningCLI):
+    """LightningCLI that names the run folder, continues an interrupted run, and tests what it has trained."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where a run goes; hand the seed to the data module."""
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    @property
+    def settings(self):
+        """The parsed configuration of the verb."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Demand a checkpoint where one is used, and skip pretrained weights that it would overwrite."""
+        if self.subcommand == "fit":
+            return
+        checkpoint = self.settings.ckpt_path
+        if not checkpoint:
+            raise InputError(f"`{self.subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
+        if not Path(checkpoint).is_file():
+            raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
+        if "pretrained" in self.settings.model.init_args:
+            self.settings.model.init_args.pretrained = False
+
+    def instantiate_trainer(self, **kwargs) -> Trainer:
+        """Build the Trainer with this project's loggers and callbacks in the run's own folder."""
+        settings = self.settings
+        callbacks: list[Callback] = list(settings.trainer.callbacks or [])
+        if settings.trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar(leave=True))
+        if self.subcommand == "fit":
+            folder, name = self._training_folder(), f"test-{BEST}"
+            if settings.trainer.logger in (None, True):
+                tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
+                kwargs["logger"] = [MetricsCSV(folder), tensorboard]
+                callbacks.append(LearningRateMonitor("step"))
+            if settings.trainer.enable_checkpointing is not False:
+                callbacks.append(
+                    ModelCheckpoint(
+                        folder / "checkpoints",
+                        filename=BEST,
+                        monitor="val_war",
+                        mode="max",
+                        save_last=True,
+                        enable_version_counter=False,
+                    )
+                )
+        else:
+            kwargs["logger"] = False
+            checkpoint = Path(settings.ckpt_path)
+            folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+            name = f"{SPLITS[self.subcommand]}-{checkpoint.stem}"
+            if self.subcommand == "predict":
+                name += f"-{self.datamodule.root.name}"
+        self.writer = EvaluationWriter(folder, name)
+        return super().instantiate_trainer(callbacks=[*callbacks, self.writer], **kwargs)
+
+    def _training_folder(self) -> Path:
+        """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
+        method = self.settings.method or type(self.model).__name__.lower()
+        folder = Path(self.settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
+        version = f"{self.datamodule.run_name}-seed{self.settings.seed_everything}"
+        config = self._parser("fit").dump(self.settings, skip_none=False)
+        version, last = choose_version(folder, version, config)
+        if last is not None and not self.settings.ckpt_path:
+            self.config_init.fit.ckpt_path = str(last)
+            Console().print(f"Continuing the interrupted run {folder / version} from {LAST}.ckpt.")
+        return folder / version
+
+    def after_fit(self) -> None:
+        """Measure the model's cost and test the checkpoint chosen on the validation clips."""
+        checkpoints = self.trainer.checkpoint_callback
+        if self.trainer.fast_dev_run or checkpoints is None or self.trainer.interrupted:
+            return
+        if self.trainer.is_global_zero:
+            write_json(self.writer.folder / "cost.json", measure_cost(self.model, self.datamodule))
+        self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoints.best_model_path, verbose=False)
+        self.after_test()
+
+    def after_test(self) -> None:
+        """Show the evaluation and say where it is written."""
+        if self.trainer.is_global_zero:
+            console = Console()
+            if self.writer.result is not None:
+                console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
+            console.print(f"Predictions: {self.writer.written}")
+
+    after_validate = after_predict = after_test
+
+
+def run(args: list[str]) -> None:
+    """Carry out a verb of the Trainer.
+
+    Args:
+        args: the words of the command line, the verb first.
+
+    Raises:
+        InputError: an input that a person can correct.
+    """
+    DFERCLI(
+        DFERModel,
+        DFERData,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        trainer_defaults={"use_distributed_sampler": False},  # `ClipBatches` shares the clips out, each exactly once
+        parser_kwargs={"prog": "dfer-zoo"},
+        args=args,
+    )

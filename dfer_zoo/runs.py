@@ -1,0 +1,228 @@
+"""The folder of a run: its name, its logs, and what every evaluation leaves in it.
+
+::
+
+    runs/<model>-<data>/<version>/
+      config.yaml                          everything needed to repeat the run
+      metrics.csv                          a row for each logged step
+      events.out.tfevents.*                the same for TensorBoard
+      checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
+      cost.json                            parameters, multiply-accumulates, speed
+      evaluations/<split>-<checkpoint>.csv predictions: clip, label, one logit a class
+      evaluations/<split>-<checkpoint>.json  WAR, UAR, recalls, confusion matrix
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+import torch.distributed as dist
+import yaml
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+from dfer_zoo import data
+from dfer_zoo.data import DFERData
+from dfer_zoo.errors import InputError
+from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
+
+CONFIG = "config.yaml"
+BEST, LAST = "best_val", "last"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a json file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether the run was trained to the end and its chosen checkpoint tested."""
+    return (run / "evaluations" / f"test-{BEST}.json").is_file()
+
+
+def load_data(run: Path) -> DFERData:
+    """Build the data module that a run was trained on, from its ``config.yaml``.
+
+    Raises:
+        InputError: no such file, or one that names no dataset of this project.
+    """
+    try:
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
+        dataset = getattr(data, config["class_path"].rpartition(".")[2])
+        return dataset(**config["init_args"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{run / CONFIG} does not say which data the run was trained on ({error}).") from error
+
+
+def choose_version(folder: Path, version: str, config: str) -> tuple[str, Path | None]:
+    """Choose the run folder for a training with a given configuration.
+
+    An unfinished run of the same configuration is continued; otherwise the first free name of ``version``,
+    ``version-2``, ``version-3``, ... is taken, so no run ever overwrites another.
+
+    Args:
+        folder: ``runs/<model>-<data>``.
+        version: the name wanted.
+        config: the configuration, as the text of its ``config.yaml``.
+
+    Returns:
+        The version, and the checkpoint to continue from, None for a new run.
+    """
+    for number in range(1, 10_000):
+        name = version if number == 1 else f"{version}-{number}"
+        run = folder / name
+        if not (run / CONFIG).is_file():
+            return name, None
+        last = run / "checkpoints" / f"{LAST}.ckpt"
+        if (run / CONFIG).read_text(encoding="utf-8") == config and not is_finished(run):
+            return name, last if last.is_file() else None
+    raise AssertionError("ten thousand runs of one name")
+
+
+class MetricsCSV(Logger):
+    """Log metrics to one csv, a row a step, kept when the run is continued.
+
+    Args:
+        folder: the run folder; the file is ``metrics.csv`` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, float]] = {}
+        if self.path.is_file():
+            for row in pd.read_csv(self.path).to_dict("records"):
+                self.rows[int(row["step"])] = {key: value for key, value in row.items() if value == value}
+        self.continued = bool(self.rows)
+
+    @property
+    def name(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def version(self) -> str:
+        return self.folder.name
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.folder)
+
+    log_dir = save_dir
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the configuration is in ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add metrics to the row of a step; rows of an interrupted future are dropped first."""
+        step = int(step or 0)
+        if self.continued:
+            self.rows = {known: row for known, row in self.rows.items() if known < step}
+            self.continued = False
+        self.rows.setdefault(step, {"step": step}).update({key: float(value) for key, value in metrics.items()})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file."""
+        if self.rows:
+            table = pd.DataFrame([self.rows[step] for step in sorted(self.rows)])
+            first = [column for column in ("step", "epoch") if column in table]
+            write_text(self.path, table[first + sorted(set(table) - set(first))].to_csv(index=False))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the file a last time."""
+        self.save()
+
+
+class EvaluationWriter(L.Callback):
+    """Collect what ``validate``, ``test`` and ``predict`` say of every clip and write it into the run folder.
+
+    Args:
+        folder: the run folder; files go to ``evaluations`` in it.
+        name: stem of the files, ``<split>-<checkpoint>``.
+
+    Attributes:
+        written: path of the last predictions file.
+        result: WAR, UAR, recalls and confusion matrix of the last evaluation, where there were labels.
+    """
+
+    def __init__(self, folder: Path, name: str = f"test-{BEST}") -> None:
+        self.folder = folder
+        self.name = name
+        self.outputs: list[dict[str, Any]] = []
+        self.written: Path | None = None
+        self.result: dict[str, Any] | None = None
+
+    def _collect(self, trainer: L.Trainer, model: L.LightningModule, outputs: dict[str, Any], *_: Any) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.outputs.append({"name": outputs["name"], "label": outputs["label"].cpu(), "logits": outputs["logits"].cpu()})
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end = _collect
+
+    def _start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.outputs = []
+
+    on_test_start = on_predict_start = on_validation_start = _start
+
+    def _write(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            return
+        parts = [self.outputs]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size
+            dist.all_gather_object(parts, self.outputs)
+        self.outputs = []
+        if not trainer.is_global_zero:
+            return
+        outputs = [output for part in parts for output in part]
+        names = [name for output in outputs for name in output["name"]]
+        labels = trainer.datamodule.label_names
+        table = pd.DataFrame(torch.cat([output["logits"] for output in outputs]).numpy(), columns=list(labels))
+        table.insert(0, "clip", names)
+        table.insert(1, "label", torch.cat([output["label"] for output in outputs]).numpy())
+        table = table.sort_values("clip", ignore_index=True)
+        self.written = self.folder / "evaluations" / f"{self.name}.csv"
+        write_text(self.written, table.to_csv(index=False))
+        if (table["label"] >= 0).all():
+            self.result = evaluate(table)
+            write_json(self.written.with_suffix(".json"), self.result)
+
+    on_test_end = on_predict_end = on_validation_end = _write
+
+
+def evaluate(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Return WAR, UAR, recalls (0..1) and the confusion matrix of a predictions table.
+
+    Args:
+        predictions: columns ``clip``, ``label`` (id) and one logit column a class.
+    """
+    classes = [column for column in predictions if column not in ("clip", "label")]
+    label = torch.from_numpy(predictions["label"].to_numpy())
+    predicted = torch.from_numpy(predictions[classes].to_numpy()).argmax(1)
+    confusion = confusion_matrix(label, predicted, len(classes))
+    by_class = recalls(confusion)
+    return {
+        "clips": len(predictions),
+        "war": war(confusion).item(),
+        "uar": uar(confusion).item(),
+        "recall": {name: None if value != value else value for name, value in zip(classes, by_class.tolist(), strict=True)},
+        "classes": classes,
+        "confusion": confusion.tolist(),
+    }
