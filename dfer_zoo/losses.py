@@ -113,19 +113,21 @@ def _log_ratio_over_positives(similarity: Tensor, positive: Tensor, denominator:
     return log_ratio.masked_fill(~positive, 0).sum(1) / positive.sum(1).clamp_min(1)
 
 
-def mccl_temperature(class_counts: Sequence[int], tau0: float = 0.07) -> float:
+def mccl_temperature(class_counts: Tensor, tau0: float = 0.07) -> Tensor:
     """Temperature of MICACL, Eq. 10: ``tau0 * mean_c(1 + n_c / max n)``.
 
     Args:
-        class_counts: clips of each class in the training split.
+        class_counts: ``(K,)``, clips of each class in the training split.
         tau0: base temperature; the paper prints none, 0.07 is supervised contrastive learning's.
 
+    Returns:
+        A scalar.
+
     Example:
-        >>> mccl_temperature([10, 5, 5, 0], tau0=1.0)
-        1.5
+        >>> mccl_temperature(torch.tensor([10, 5, 5, 0]), tau0=1.0)
+        tensor(1.5000)
     """
-    largest = max(class_counts)
-    return tau0 * sum(1 + count / largest for count in class_counts) / len(class_counts)
+    return tau0 * (1 + class_counts / class_counts.max()).mean()
 
 
 @_full_precision
@@ -150,7 +152,7 @@ def category_weights(logits: Tensor, label: Tensor, class_counts: Tensor) -> Ten
 
 @_full_precision
 def category_contrastive(
-    features: Tensor, label: Tensor, weights: Tensor, tau: float, form: ContrastiveForm = "log"
+    features: Tensor, label: Tensor, weights: Tensor, tau: float | Tensor, form: ContrastiveForm = "log"
 ) -> Tensor:
     """Category-aware contrastive loss of MICACL at one scale, Eq. 9 and 11.
 
@@ -186,53 +188,46 @@ class MCCL(nn.Module):
 
     Args:
         features: D, size of the bag feature.
-        class_counts: clips of each class in the training split; they set Eq. 7 and Eq. 10.
         scales: factors by which the feature vector is pooled. The paper prints none.
         projection: size of each scale's projection. The paper prints none.
         tau0: base temperature of Eq. 10. The paper prints none.
         form: of Eq. 11, see `category_contrastive`.
 
     Raises:
-        InputError: counts that are negative or all zero, an unknown form, a scale beyond D.
+        InputError: an unknown form, a scale that is not between 1 and D.
     """
 
     def __init__(
         self,
         features: int,
-        class_counts: Sequence[int],
         scales: Sequence[int] = (1, 2, 4),
         projection: int = 128,
         tau0: float = 0.07,
         form: ContrastiveForm = "log",
     ):
         super().__init__()
-        if not class_counts or min(class_counts) < 0 or max(class_counts) == 0:
-            raise InputError(
-                f"class_counts is {list(class_counts)}; MCCL needs the number of training clips of each class, none "
-                "negative and at least one positive. Pass the data module's class_counts."
-            )
         if form not in get_args(ContrastiveForm):
             raise InputError(f"form is {form!r}; allowed: {', '.join(get_args(ContrastiveForm))}.")
         if not scales or not 1 <= min(scales) <= max(scales) <= features:
             raise InputError(f"scales is {list(scales)}; each must be between 1 and the feature size, {features}.")
-        self.tau = mccl_temperature(class_counts, tau0)
-        self.form = form
-        self.register_buffer("class_counts", torch.tensor(class_counts, dtype=torch.float32), persistent=False)
+        self.tau0, self.form = tau0, form
         self.projections = nn.ModuleList(nn.Linear(features // scale, projection) for scale in scales)
 
-    def forward(self, features: Tensor, logits: Tensor, label: Tensor) -> Tensor:
+    def forward(self, features: Tensor, logits: Tensor, label: Tensor, class_counts: Tensor) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
             features: ``(B, D)``, the bag features.
             logits: ``(B, K)``, their predictions; they only weight the clips and get no gradient.
             label: ``(B,)``, class ids.
+            class_counts: ``(K,)``, clips of each class in the training split; they set Eq. 7 and Eq. 10.
         """
-        weights = category_weights(logits, label, self.class_counts)
+        weights = category_weights(logits, label, class_counts)
+        tau = mccl_temperature(class_counts, self.tau0)
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.projections[0].weight.dtype)
             scaled = [project(F.adaptive_avg_pool1d(features, project.in_features)) for project in self.projections]
-            losses = [category_contrastive(z, label, weights, self.tau, self.form) for z in scaled]
+            losses = [category_contrastive(z, label, weights, tau, self.form) for z in scaled]
         return torch.stack(losses).mean()
 
 
@@ -263,7 +258,7 @@ def robust_contrastive(
     least = torch.finfo(z.dtype).min
     with torch.no_grad():
         log_weights = (-((cosine - eta) ** 2) / (2 * eta**2)).masked_fill(~negative, least)
-        log_mean = log_weights.logsumexp(1, keepdim=True) - negative.sum(1, keepdim=True).clamp_min(1).log()
+        log_mean = log_weights.logsumexp(1, keepdim=True) - negative.sum(1, keepdim=True).clamp_min(1).to(z.dtype).log()
         log_weights = (log_weights - log_mean).masked_fill(~negative, 0)
     similarity = cosine / tau
     candidates = (similarity + log_weights).masked_fill(itself, least)

@@ -13,6 +13,7 @@ from dfer_zoo.errors import InputError
 
 COUNTS = (50, 20, 5, 1)
 CLASSES = len(COUNTS)
+COUNTS_TENSOR = torch.tensor(COUNTS, dtype=torch.float64)
 
 
 @st.composite
@@ -88,6 +89,7 @@ def test_cross_entropy_follows_its_definition() -> None:
 
 
 @given(batches())
+@settings(deadline=None)
 def test_intensity_aware_loss_follows_its_equation(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     _, logits, label = batch
     expected = 0.0
@@ -108,23 +110,24 @@ def test_symmetric_kl_is_the_mean_of_both_directions() -> None:
 
 def test_temperature_is_eq_10() -> None:
     expected = 0.07 * sum(1 + n / 50 for n in COUNTS) / 4
-    assert losses.mccl_temperature(COUNTS) == pytest.approx(expected)
+    assert losses.mccl_temperature(COUNTS_TENSOR).item() == pytest.approx(expected)
 
 
 def test_temperature_of_a_balanced_set_is_twice_the_base() -> None:
-    assert losses.mccl_temperature([10, 10, 10], tau0=0.07) == pytest.approx(0.14)
+    assert losses.mccl_temperature(torch.tensor([10.0, 10.0, 10.0])).item() == pytest.approx(0.14)
 
 
 @given(batches())
+@settings(deadline=None)
 def test_category_weights_are_eq_7_with_mean_one(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     _, logits, label = batch
-    weights = losses.category_weights(logits, label, torch.tensor(COUNTS))
+    weights = losses.category_weights(logits, label, COUNTS_TENSOR)
     assert weights.tolist() == pytest.approx(reference_weights(logits.tolist(), label.tolist()), rel=1e-9)
 
 
 @pytest.mark.parametrize("form", ["log", "printed"])
 @given(batch=batches())
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_category_contrastive_is_eq_9_and_11(form: str, batch: tuple[Tensor, Tensor, Tensor]) -> None:
     z, logits, label = batch
     weights = reference_weights(logits.tolist(), label.tolist())
@@ -137,7 +140,7 @@ def test_category_contrastive_is_eq_9_and_11(form: str, batch: tuple[Tensor, Ten
 def test_mccl_averages_the_scales_of_eq_8_and_12(form: str) -> None:
     features, logits = torch.randn(6, 8, dtype=torch.float64), torch.randn(6, CLASSES, dtype=torch.float64)
     label = torch.tensor([0, 1, 0, 2, 1, 3])
-    mccl = losses.MCCL(8, COUNTS, form=form, projection=5).double()
+    mccl = losses.MCCL(8, form=form, projection=5).double()
     weights = reference_weights(logits.tolist(), label.tolist())
     expected = 0.0
     for scale, projection in zip((1, 2, 4), mccl.projections, strict=True):
@@ -151,12 +154,12 @@ def test_mccl_averages_the_scales_of_eq_8_and_12(form: str) -> None:
                     for line, b in zip(matrix, bias, strict=True)
                 ]
             )
-        expected += reference_category(z, label.tolist(), weights, losses.mccl_temperature(COUNTS), form) / 3
-    assert mccl(features, logits, label).item() == pytest.approx(expected, rel=1e-9)
+        expected += reference_category(z, label.tolist(), weights, 0.07 * sum(1 + n / 50 for n in COUNTS) / 4, form) / 3
+    assert mccl(features, logits, label, COUNTS_TENSOR).item() == pytest.approx(expected, rel=1e-9)
 
 
 @given(batch=batches(), eta=st.floats(0.1, 1.0), tau=st.floats(0.05, 1.0))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_robust_contrastive_is_eq_13_to_15(batch: tuple[Tensor, Tensor, Tensor], eta: float, tau: float) -> None:
     z, _, label = batch
     loss = losses.robust_contrastive(z, label, tau, eta, bottleneck=0.3)
@@ -164,6 +167,7 @@ def test_robust_contrastive_is_eq_13_to_15(batch: tuple[Tensor, Tensor, Tensor],
 
 
 @given(st.floats(0, 1e6))
+@settings(deadline=None)
 def test_scaling_weights_are_eq_16(g: float) -> None:
     classification, contrastive = losses.scaling_weights(torch.tensor(g, dtype=torch.float64))
     assert classification.item() == pytest.approx(10 * g / (g + 1))
@@ -171,16 +175,18 @@ def test_scaling_weights_are_eq_16(g: float) -> None:
 
 
 @given(batch=batches(), data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_the_order_of_the_batch_does_not_matter(batch: tuple[Tensor, Tensor, Tensor], data: st.DataObject) -> None:
     features, logits, label = batch
     order = torch.tensor(data.draw(st.permutations(range(len(label)))))
-    counts = torch.tensor(COUNTS)
-    weights = losses.category_weights(logits, label, counts)
-    torch.testing.assert_close(losses.category_weights(logits[order], label[order], counts), weights[order])
+    weights = losses.category_weights(logits, label, COUNTS_TENSOR)
+    torch.testing.assert_close(losses.category_weights(logits[order], label[order], COUNTS_TENSOR), weights[order])
     for form in ("log", "printed"):
-        mccl = losses.MCCL(8, COUNTS, form=form, projection=4).double()
-        torch.testing.assert_close(mccl(features[order], logits[order], label[order]), mccl(features, logits, label))
+        mccl = losses.MCCL(8, form=form, projection=4).double()
+        torch.testing.assert_close(
+            mccl(features[order], logits[order], label[order], COUNTS_TENSOR),
+            mccl(features, logits, label, COUNTS_TENSOR),
+        )
     torch.testing.assert_close(
         losses.robust_contrastive(features[order], label[order]), losses.robust_contrastive(features, label)
     )
@@ -217,7 +223,7 @@ def test_class_weights_of_mccl_get_no_gradient(form: str) -> None:
     logits = torch.randn(4, CLASSES, requires_grad=True)
     label = torch.tensor([0, 0, 1, 1])
     features = torch.randn(4, 8, requires_grad=True)
-    losses.MCCL(8, COUNTS, form=form)(features, logits, label).backward()
+    losses.MCCL(8, form=form)(features, logits, label, COUNTS_TENSOR).backward()
     assert logits.grad is None
     assert features.grad.abs().sum() > 0
 
@@ -227,7 +233,7 @@ class AllLosses(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mccl = nn.ModuleList(losses.MCCL(8, COUNTS, form=form, projection=4) for form in ("log", "printed"))
+        self.mccl = nn.ModuleList(losses.MCCL(8, form=form, projection=4) for form in ("log", "printed"))
 
     def forward(self, features: Tensor, logits: Tensor, label: Tensor) -> Tensor:
         terms = [
@@ -235,7 +241,7 @@ class AllLosses(nn.Module):
             losses.intensity_aware_loss(logits, label),
             losses.symmetric_kl(logits, logits.flip(1)),
             losses.robust_contrastive(features, label),
-            *(mccl(features, logits, label) for mccl in self.mccl),
+            *(mccl(features, logits, label, COUNTS_TENSOR.float()) for mccl in self.mccl),
         ]
         assert {term.dtype for term in terms} == {torch.float32}
         return torch.stack(terms)
@@ -281,9 +287,6 @@ def test_clips_without_positives_add_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"class_counts": ()}, "class_counts"),
-        ({"class_counts": (0, 0)}, "class_counts"),
-        ({"class_counts": (3, -1)}, "class_counts"),
         ({"form": "exp"}, "log, printed"),
         ({"scales": (16,)}, "scales"),
         ({"scales": ()}, "scales"),
@@ -291,4 +294,4 @@ def test_clips_without_positives_add_nothing() -> None:
 )
 def test_mccl_refuses_what_it_cannot_use(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        losses.MCCL(**{"features": 8, "class_counts": COUNTS, **arguments})
+        losses.MCCL(8, **arguments)
