@@ -1,5 +1,7 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
+import logging
+import warnings
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -13,7 +15,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
 from dfer_zoo.profile import measure_cost
-from dfer_zoo.results import evaluation_table
+from dfer_zoo.results import WIDE, evaluation_table
 from dfer_zoo.runs import BEST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
@@ -103,7 +105,7 @@ class DFERCLI(LightningCLI):
     def after_test(self) -> None:
         """Show the evaluation and say where it is written."""
         if self.trainer.is_global_zero:
-            console = Console()
+            console = Console(width=max(Console().width, WIDE))
             if self.writer.result is not None:
                 console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
             console.print(f"Predictions: {self.writer.written}")
@@ -120,6 +122,14 @@ def run(args: list[str]) -> None:
     Raises:
         InputError: an input that a person can correct.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for harmless in (
+        "LightningCLI's args",
+        "The number of training batches",
+        ".*does not have many workers",
+        ".*isinstance",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
     DFERCLI(
         DFERModel,
         DFERData,

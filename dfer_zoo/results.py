@@ -13,12 +13,15 @@ from rich.table import Table
 from dfer_zoo.errors import InputError
 from dfer_zoo.runs import BEST, write_text
 
+WIDE = 120
+"""Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
+
 
 def evaluation_table(result: dict[str, Any], title: str) -> Table:
     """Return the rich table of one evaluation: WAR, UAR and the recall of each class, in percent."""
     table = Table(title=title)
     for column in ("WAR", "UAR", *result["classes"], "clips"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     recall = [result["recall"][name] for name in result["classes"]]
     table.add_row(*map(percent, (result["war"], result["uar"], *recall)), str(result["clips"]))
     return table
@@ -68,7 +71,9 @@ def load_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path} is no run folder: it has no config.yaml. Expected runs/<model>-<data>/<version>.")
     if not evaluation.is_file():
-        raise InputError(f"{path} has no {evaluation.name} yet. Run `make evaluate RUN={path}`, or finish the training.")
+        raise InputError(
+            f"{path} has no {evaluation.name} yet. Run `make evaluate RUN={path}`, or finish the training."
+        )
     return Run(path, json.loads(evaluation.read_text()), json.loads(cost.read_text()) if cost.is_file() else {})
 
 
@@ -123,6 +128,6 @@ def compare(runs: list[Path], out: Path = Path("runs/comparison")) -> None:
         raise InputError("No runs given. Name at least one folder such as runs/m3dfel-dfew/fold1-seed0.")
     rows = comparison(loaded)
     write_text(out / "comparison.csv", rows.to_csv(index=False))
-    Console(width=150).print(comparison_table(rows, loaded[0].evaluation["classes"]))
+    Console(width=max(Console().width, WIDE)).print(comparison_table(rows, loaded[0].evaluation["classes"]))
     for path in figures.draw_comparison(loaded, out):
         Console().print(f"Figure: {path}")

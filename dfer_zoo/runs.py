@@ -172,7 +172,9 @@ class EvaluationWriter(L.Callback):
 
     def _collect(self, trainer: L.Trainer, model: L.LightningModule, outputs: dict[str, Any], *_: Any) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            self.outputs.append({"name": outputs["name"], "label": outputs["label"].cpu(), "logits": outputs["logits"].cpu()})
+            self.outputs.append(
+                {"name": outputs["name"], "label": outputs["label"].cpu(), "logits": outputs["logits"].cpu()}
+            )
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end = _collect
 
@@ -214,15 +216,17 @@ def evaluate(predictions: pd.DataFrame) -> dict[str, Any]:
         predictions: columns ``clip``, ``label`` (id) and one logit column a class.
     """
     classes = [column for column in predictions if column not in ("clip", "label")]
-    label = torch.from_numpy(predictions["label"].to_numpy())
-    predicted = torch.from_numpy(predictions[classes].to_numpy()).argmax(1)
+    label = torch.tensor(predictions["label"].to_numpy())
+    predicted = torch.tensor(predictions[classes].to_numpy()).argmax(1)
     confusion = confusion_matrix(label, predicted, len(classes))
     by_class = recalls(confusion)
     return {
         "clips": len(predictions),
         "war": war(confusion).item(),
         "uar": uar(confusion).item(),
-        "recall": {name: None if value != value else value for name, value in zip(classes, by_class.tolist(), strict=True)},
+        "recall": {
+            name: None if value != value else value for name, value in zip(classes, by_class.tolist(), strict=True)
+        },
         "classes": classes,
         "confusion": confusion.tolist(),
     }

@@ -201,6 +201,8 @@ class DFERData(L.LightningDataModule):
     """
 
     label_names = EMOTIONS
+    how_to_get: str
+    """The next step of somebody who does not have the data."""
 
     def __init__(
         self,

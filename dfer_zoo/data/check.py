@@ -112,6 +112,9 @@ def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, ev
         Exit status: 0 if a training may start, 1 if something is wrong.
     """
     where = root or f"data/{data}"
+    if not Path(where).is_dir():
+        how_to_get = {"dfew": DFEW, "ferv39k": FERV39k, "clips": Clips}[data].how_to_get
+        raise DataError(f"There is no folder {where}. {how_to_get}")
     expected: dict[str, tuple[int, ...]] = {}
     if data == "dfew":
         splits = {f"fold {fold}": DFEW(where, fold=fold) for fold in dfew.FOLDS}

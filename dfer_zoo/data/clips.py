@@ -34,6 +34,8 @@ class Clips(DFERData):
         **kwargs: see `DFERData`.
     """
 
+    how_to_get = "Pass a folder with videos, or with clips.csv (path,label,split) that lists them."
+
     def __init__(self, root: str = "data/clips", csv: str = "clips.csv", allow_outside: bool = False, **kwargs) -> None:
         super().__init__(root, **kwargs)
         self.csv = self.root / csv
@@ -47,7 +49,7 @@ class Clips(DFERData):
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
         """Read the rows of a split; ``predict`` takes the rows of all splits."""
         if not self.root.is_dir():
-            raise DataError(f"There is no folder {self.root}. Pass data.root: a folder with videos or with clips.csv.")
+            raise DataError(f"There is no folder {self.root}. {self.how_to_get}")
         if split == "predict" and not self.csv.is_file():
             return self._scan_folder()
         if not self.csv.is_file():
@@ -95,7 +97,9 @@ class Clips(DFERData):
         if not path or "\0" in path:
             raise DataError(f"{where}: the path is empty or not a path.")
         if not self.allow_outside and not (self.root / path).resolve().is_relative_to(self.root.resolve()):
-            raise DataError(f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv.")
+            raise DataError(
+                f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
+            )
         return path
 
 

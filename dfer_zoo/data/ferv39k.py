@@ -26,10 +26,13 @@ from dfer_zoo.data.tables import clip_table, read_text
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 
-SCENES = tuple(
-    "Action Argue Business Conflict Contest Crime Crisis DailyLife ElegantArt Experiment History Interview Liveshow "
-    "Medicine OfficialEvent ScholarReport School Social Speech Talkshow Terror War".split()
+# fmt: off
+SCENES = (
+    "Action", "Argue", "Business", "Conflict", "Contest", "Crime", "Crisis", "DailyLife", "ElegantArt", "Experiment",
+    "History", "Interview", "Liveshow", "Medicine", "OfficialEvent", "ScholarReport", "School", "Social", "Speech",
+    "Talkshow", "Terror", "War",
 )
+# fmt: on
 
 TRAIN_COUNTS = (5854, 5523, 7790, 5906, 2502, 1833, 1680)
 """Training clips of each class, in the order of `EMOTIONS`, counted from the published split files."""
@@ -77,7 +80,9 @@ class FERV39k(DFERData):
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
         """Read a split file; ``predict`` is the test split."""
         path = self.split_file("train" if split == "train" else "test")
-        rows = [_parse(line, path, number) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+        rows = [
+            _parse(line, path, number) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()
+        ]
         if self.scene is not None:
             rows = [row for row in rows if row[0].startswith(f"{self.scene}/")]
         return clip_table(rows, path)

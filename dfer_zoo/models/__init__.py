@@ -31,7 +31,9 @@ def load(checkpoint: str | Path) -> DFERModel:
     if spec["model"] not in classes:
         raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")
     hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
-    model = classes[spec["model"]](**{**hyperparameters, **({"pretrained": False} if "pretrained" in hyperparameters else {})})
+    model = classes[spec["model"]](
+        **{**hyperparameters, **({"pretrained": False} if "pretrained" in hyperparameters else {})}
+    )
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

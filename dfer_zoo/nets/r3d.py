@@ -158,12 +158,10 @@ def load_torchvision_weights(net: nn.Module, architecture: str, width: int, pret
         return
     if width != FULL_WIDTH:
         raise InputError(
-            f"Pretrained weights exist for width {FULL_WIDTH}, not {width}. Set width: {FULL_WIDTH} or pretrained: false."
+            f"Pretrained weights exist for width {FULL_WIDTH}, not {width}. "
+            f"Set width: {FULL_WIDTH} or pretrained: false."
         )
-    if pretrained is True:
-        state = _download(architecture)
-    else:
-        state = read_weights(pretrained)
+    state = _download(architecture) if pretrained is True else read_weights(pretrained)
     load_matching(net, {key: value for key, value in state.items() if not key.startswith("fc.")}, architecture)
 
 

@@ -1,0 +1,91 @@
+"""Small datasets in the real on-disk layouts, made of random pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dfer_zoo.data.ferv39k import SCENES
+from dfer_zoo.emotions import EMOTIONS
+
+
+def write_clip(folder: Path, names: list[str], color: int, size: int = 24) -> None:
+    """Write frames whose red is the class and whose green rises with time, so that a test can read both back."""
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        frame = np.zeros((size, size, 3), np.uint8)
+        frame[..., 2] = 30 * color + 20
+        frame[..., 1] = 8 * number
+        cv2.imwrite(str(folder / name), frame, [cv2.IMWRITE_JPEG_QUALITY, 100])
+
+
+def write_dfew(root: Path, clips: int = 70, frames: int = 12) -> Path:
+    """Write `clips` clips, classes in turn, the fold of clip i being i // 7 % 5."""
+    labels = [i % len(EMOTIONS) for i in range(clips)]
+    for i, label in enumerate(labels):
+        names = [f"{n}.jpg" for n in range(1, frames + 1)]
+        write_clip(root / "Clip" / "clip_224x224" / f"{i + 1:05d}", names, label)
+    for fold in range(1, 6):
+        for part in ("train", "test"):
+            folder = root / "EmoLabel_DataSplit" / f"{part}(single-labeled)"
+            folder.mkdir(parents=True, exist_ok=True)
+            chosen = [i for i in range(clips) if (i // 7 % 5 == fold - 1) == (part == "test")]
+            rows = "".join(f"{i + 1},{labels[i] + 1}\n" for i in chosen)
+            (folder / f"set_{fold}.csv").write_text("video_name,label\n" + rows)
+    return root
+
+
+def write_ferv39k(root: Path, clips: int = 4, frames: int = 10) -> Path:
+    """Write `clips` clips of each emotion in each of two scenes; the last one of each is for test."""
+    rows: dict[str, list[str]] = {"train": [], "test": []}
+    for scene in SCENES[:2]:
+        for label, emotion in enumerate(EMOTIONS):
+            for i in range(clips):
+                name = f"{scene}/{emotion}/{i:04d}"
+                numbers = [n if n < 5 else n + 95 for n in range(frames)]  # a gap: 0 1 2 3 4 100 101 ...
+                write_clip(root / "2_ClipsforFaceCrop" / name, [f"{n}.jpg" for n in numbers], label)
+                rows["test" if i == clips - 1 else "train"].append(f"{name} {emotion}\n")
+    folder = root / "4_setups" / "All_scenes"
+    folder.mkdir(parents=True)
+    for part, lines in rows.items():
+        (folder / f"{part}_All.csv").write_text("".join(lines))
+    return root
+
+
+def write_clips(root: Path, clips: int = 28, frames: int = 8) -> Path:
+    """Write folders of frames and the csv that lists them; every fourth is for test."""
+    lines = ["path,label,split\n"]
+    for i in range(clips):
+        label = i % len(EMOTIONS)
+        write_clip(root / f"clip {i}", [f"{n}.jpg" for n in range(frames)], label)
+        lines.append(f"clip {i},{EMOTIONS[label]},{'test' if i // 7 == 3 else 'train'}\n")
+    (root / "clips.csv").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="session")
+def dfew_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dfew(tmp_path_factory.mktemp("dfew"))
+
+
+@pytest.fixture(scope="session")
+def ferv39k_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ferv39k(tmp_path_factory.mktemp("ferv39k"))
+
+
+@pytest.fixture(scope="session")
+def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def own_dfew(tmp_path: Path) -> Path:
+    """A DFEW that a test may damage."""
+    return write_dfew(tmp_path / "dfew")
+
+
+@pytest.fixture
+def own_ferv39k(tmp_path: Path) -> Path:
+    """A FERV39k that a test may damage."""
+    return write_ferv39k(tmp_path / "ferv39k")
