@@ -45,6 +45,9 @@ class SAM(torch.optim.AdamW):
                 f"rho is {rho}; SAM climbs by rho, which is 0 (plain AdamW) or positive, 0.05 in the paper."
             )
         super().__init__(params, **adamw)
+        # fused AdamW declares that it undoes loss scaling itself, for which Lightning refuses to clip gradients; SAM
+        # refuses loss scaling, so there is none to undo
+        self._step_supports_amp_scaling = False
         self.rho = rho
         self.net = net
         self.in_second_pass = False

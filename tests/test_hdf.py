@@ -2,14 +2,19 @@
 
 import math
 
+import lightning as L
 import pytest
 import scipy.fft
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from dfer_zoo.data.base import Batch
 from dfer_zoo.errors import CheckpointError, InputError
+from dfer_zoo.losses import cross_entropy, robust_contrastive
+from dfer_zoo.models.hdf import HDF
 from dfer_zoo.nets.hdf import (
     DAM,
     AdversarialPerturbation,
@@ -19,7 +24,7 @@ from dfer_zoo.nets.hdf import (
     TemporalBranch,
     dct_filters,
 )
-from dfer_zoo.nets.x3d import X3D
+from dfer_zoo.nets.x3d import X3D, TimePaddedConv3d
 
 SMALL = {"width_factor": 0.5, "depth_factor": 0.5, "dam_stage": 2}
 CLIP = (2, 3, 4, 64, 64)
@@ -35,7 +40,7 @@ def values(x: Tensor) -> list[float]:
 
 def test_dct_filters_are_scipys_basis() -> None:
     patch = torch.randn(7, 7, dtype=torch.float64)
-    coefficients = (dct_filters().double() * patch).sum((1, 2, 3)).view(7, 7)
+    coefficients = (dct_filters().double() * patch).sum((1, 2)).view(7, 7)
     expected = torch.from_numpy(scipy.fft.dctn(patch.numpy(), norm="ortho"))
     torch.testing.assert_close(coefficients, expected, rtol=1e-6, atol=1e-6)
 
@@ -47,8 +52,9 @@ def test_dct_filters_are_orthonormal() -> None:
 
 def test_one_filter_on_the_sum_is_the_filter_repeated_for_every_channel() -> None:
     x = torch.randn(2, 5, 9, 9)
-    repeated = nn.functional.conv2d(x, dct_filters().repeat(1, 5, 1, 1), padding=3)
-    torch.testing.assert_close(nn.functional.conv2d(x.sum(1, keepdim=True), dct_filters(), padding=3), repeated)
+    filters = dct_filters()[:, None]
+    repeated = nn.functional.conv2d(x, filters.repeat(1, 5, 1, 1), padding=3)
+    torch.testing.assert_close(nn.functional.conv2d(x.sum(1, keepdim=True), filters, padding=3), repeated)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -118,7 +124,7 @@ def test_frequency_branch_is_eq_6_to_8() -> None:
         for i in range(3):
             for j in range(4):
                 frequencies[0, k, i, j] = sum(
-                    bank[k][0][m][n] * summed[i + m - 3][j + n - 3]
+                    bank[k][m][n] * summed[i + m - 3][j + n - 3]
                     for m in range(7)
                     for n in range(7)
                     if 0 <= i + m - 3 < 3 and 0 <= j + n - 3 < 4
@@ -258,6 +264,28 @@ def test_bf16_is_near_float32_and_its_gradients_are_finite() -> None:
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize(("size", "stage"), [(160, 3), (64, 2), (48, 1)])
+def test_dam_takes_the_last_place_that_fits(size: int, stage: int) -> None:
+    net = make_net(size=size, dam_stage=None)
+    assert net.dam_stage == stage
+    net(torch.randn(1, 3, 4, size, size))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 1, 1)])
+def test_bf16_convolutions_have_the_gradients_of_float32(kernel: tuple[int, int, int], frames: int) -> None:
+    """On CPU the kernel for channels-last clips shorter than the convolution's is wrong."""
+    convolution = TimePaddedConv3d(8, 8, kernel, padding=tuple(k // 2 for k in kernel), groups=8, bias=False)
+    x = torch.randn(4, 8, frames, 16, 16).to(memory_format=torch.channels_last_3d)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        convolution.to(dtype, memory_format=torch.channels_last_3d).zero_grad()
+        y = convolution(x.to(dtype))
+        y.backward(torch.linspace(-9, 9, y.numel()).cos().view_as(y).to(dtype))
+        gradients.append(convolution.weight.grad.float().flatten())
+    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
+
+
 def test_published_x3d_s() -> None:
     net = X3D()
     assert net.channels == (24, 24, 48, 96, 192)
@@ -298,5 +326,132 @@ def test_wrong_places_for_dam_are_refused() -> None:
         make_net(dam_stage=0)
     with pytest.raises(InputError, match="4x4"):
         make_net(dam_stage=3)(torch.randn(CLIP))
+    with pytest.raises(InputError, match="25 px"):
+        make_net(size=24, dam_stage=None)
+    make_net(size=24, dam_stage=None, dam=False)
     with pytest.raises(InputError, match="dam: false"):
         make_net(frequency=False, temporal=False)
+
+
+class RandomClips(L.LightningDataModule):
+    """Two batches of random clips, with the attributes that the models read from a data module."""
+
+    seed, class_counts = 0, [50, 20, 10, 10, 5, 3, 2]
+
+    def train_dataloader(self) -> DataLoader:
+        generator = torch.Generator().manual_seed(0)
+        video = torch.randint(0, 256, (2, 4, 3, 4, 32, 32), generator=generator, dtype=torch.uint8)
+        return DataLoader([Batch(clips, torch.tensor([0, 0, 3, 6]), list("abcd")) for clips in video], batch_size=None)
+
+
+def make_model(**options: object) -> HDF:
+    torch.manual_seed(0)
+    tiny = {"frames": 4, "size": 32, "width": 16, "depth_factor": 0.5, "dropout": 0.2, "pretrained": False}
+    return HDF(warmup_epochs=0, lr=1e-3, **{**tiny, **options})
+
+
+def fit(model: L.LightningModule, epochs: int = 1, **trainer: object) -> L.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **trainer)
+    trainer.fit(model, RandomClips())
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dam": False, "dsm": False},
+        {"dam": False},
+        {"dsm": False},
+        {"temporal": False},
+        {"frequency": False},
+        {"rho": 0.0},
+        {"ial": 0.1, "class_weighted": True, "logit_adjustment": 1.0},
+    ],
+    ids=str,
+)
+def test_recipe_trains_with_every_switch(options: dict[str, object]) -> None:
+    model = make_model(**options)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    logged = fit(model, epochs=2).callback_metrics
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
+    terms = {name.removeprefix("train_") for name in logged}
+    assert terms == {"loss", "ce"} | ({"ial"} if "ial" in options else set()) | (
+        {"contrastive", "gradient_norm"} if options.get("dsm", True) else set()
+    )
+
+
+def first_batch() -> Batch:
+    return RandomClips().train_dataloader().dataset[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "trainer", [{}, {"gradient_clip_val": 1e-3}, {"gradient_clip_val": 1e-3, "precision": "bf16-mixed"}]
+)
+def test_gradient_norm_is_that_of_the_unweighted_sum_before_clipping(trainer: dict[str, object]) -> None:
+    model = make_model(dropout=0.0)
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16, enabled="precision" in trainer):
+        output = model(first_batch().video)
+    label = first_batch().label
+    (cross_entropy(output.logits, label, 0.1) + robust_contrastive(output.features, label)).backward()
+    expected = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+    fitted = make_model(dropout=0.0)
+    logged = fit(fitted, limit_train_batches=1, **trainer).callback_metrics
+    torch.testing.assert_close(logged["train_gradient_norm"], expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_single_pass_uses_the_gradient_of_feature_and_classifier() -> None:
+    model = make_model(dropout=0.0)
+    model.train()
+    output, label = model(first_batch().video), first_batch().label
+    output.features.retain_grad()
+    (cross_entropy(output.logits, label, 0.1) + robust_contrastive(output.features, label)).backward()
+    gradients = [output.features.grad, model.net.fc.weight.grad, model.net.fc.bias.grad]
+    expected = math.sqrt(sum(g.square().sum().item() for g in gradients))
+    logged = fit(make_model(dropout=0.0, rho=0.0), limit_train_batches=1).callback_metrics
+    assert logged["train_gradient_norm"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_loss_is_eq_16_and_17(rho: float) -> None:
+    logged = fit(make_model(rho=rho)).callback_metrics
+    logged = {name.removeprefix("train_"): value.item() for name, value in logged.items()}
+    g = logged["gradient_norm"]
+    expected = 10 * g / (g + 1) * logged["ce"] + 0.1 / (g + 1) * logged["contrastive"]
+    assert logged["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_running_statistics_are_those_of_the_first_pass() -> None:
+    model = make_model(dropout=0.0)
+    twin = make_model(dropout=0.0).train()
+    fit(model, limit_train_batches=1)
+    twin(first_batch().video)
+    for (name, ours), theirs in zip(model.net.named_buffers(), twin.net.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sam_refuses_gradient_accumulation() -> None:
+    with pytest.raises(InputError, match="accumulate_grad_batches is 2"):
+        fit(make_model(), accumulate_grad_batches=2)
+    fit(make_model(rho=0.0), accumulate_grad_batches=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recipe_trains_in_bf16() -> None:
+    model = make_model()
+    fit(model, precision="bf16-mixed")
+    assert all(p.isfinite().all() for p in model.parameters())

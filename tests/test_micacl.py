@@ -3,13 +3,17 @@
 import itertools
 import math
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader
 
+from dfer_zoo.data.base import Batch
 from dfer_zoo.errors import InputError
+from dfer_zoo.models.micacl import MICACL
 from dfer_zoo.nets.micacl import GEIIM, WIAN, MICACLNet, WeightedLSTM
 
 CLIP = (2, 3, 16, 32, 32)
@@ -180,3 +184,77 @@ def test_net_learns_two_clips() -> None:
         loss.backward()
         optimizer.step()
     assert loss < 0.3
+
+
+class RandomClips(L.LightningDataModule):
+    """Two batches of random clips, with the attributes that the models read from a data module."""
+
+    seed, class_counts = 0, [50, 20, 10, 10, 5, 3, 2]
+
+    def train_dataloader(self) -> DataLoader:
+        generator = torch.Generator().manual_seed(0)
+        video = torch.randint(0, 256, (2, 4, 3, 16, 32, 32), generator=generator, dtype=torch.uint8)
+        return DataLoader([Batch(clips, torch.tensor([0, 0, 3, 6]), list("abcd")) for clips in video], batch_size=None)
+
+
+def make_model(**options: object) -> MICACL:
+    torch.manual_seed(0)
+    return MICACL(width=8, pretrained=False, warmup_epochs=0, lr=1e-3, **options)
+
+
+def fit(model: L.LightningModule, epochs: int = 1, **trainer: object) -> L.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **trainer)
+    trainer.fit(model, RandomClips())
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mccl": False, "ial": 0.0},
+        {"mccl": False, "ial": 0.0, "wian": False},
+        {"mccl": False, "ial": 0.0, "wian": False, "geiim": False},
+        {"form": "printed", "weights": "channel"},
+        {"class_weighted": True, "logit_adjustment": 1.0},
+    ],
+    ids=str,
+)
+def test_recipe_trains_with_every_switch(options: dict[str, object]) -> None:
+    model = make_model(**options)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    logged = fit(model, epochs=2).callback_metrics
+    assert all(p.isfinite().all() for p in model.parameters())
+    # every parameter but convolution taps that only ever see padding gets a gradient, so AdamW moves it
+    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
+    terms = {name.removeprefix("train_") for name in logged}
+    assert terms == {"loss", "ce"} | ({"ial"} if model.hparams.ial else set()) | (
+        {"mccl", "consistency"} if options.get("mccl", True) else set()
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loss_is_eq_13() -> None:
+    model = make_model()
+    logged = {name.removeprefix("train_"): value for name, value in fit(model).callback_metrics.items()}
+    expected = logged["mccl"] + logged["ce"] + 0.1 * logged["ial"] + 0.1 * logged["consistency"]
+    torch.testing.assert_close(logged["loss"], expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_consistency_compares_two_different_views() -> None:
+    assert fit(make_model()).callback_metrics["train_consistency"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recipe_trains_in_bf16() -> None:
+    model = make_model()
+    fit(model, precision="bf16-mixed")
+    assert all(p.isfinite().all() for p in model.parameters())

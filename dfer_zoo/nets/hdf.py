@@ -19,9 +19,12 @@ from dfer_zoo.nets.x3d import FULL_DEPTH_FACTOR, FULL_WIDTH_FACTOR, X3D
 WINDOW = 7
 """Side of the DCT filters, in positions of the feature map; there are WINDOW^2 of them. The paper prints none."""
 
+STAGES = (1, 2, 3, 4)
+"""The residual stages of X3D."""
+
 
 def dct_filters(size: int = WINDOW) -> Tensor:
-    """Return the orthonormal two-dimensional DCT-II basis (Eq. 2-3) as filters ``(size^2, 1, size, size)``, float32.
+    """Return the orthonormal two-dimensional DCT-II basis (Eq. 2-3) as filters ``(size^2, size, size)``, float32.
 
     Filter ``u * size + v`` has vertical frequency u and horizontal frequency v.
     """
@@ -30,7 +33,7 @@ def dct_filters(size: int = WINDOW) -> Tensor:
         for u in range(size)
     ]
     rows = torch.tensor(basis, dtype=torch.float64)
-    return torch.einsum("ui,vj->uvij", rows, rows).reshape(size * size, 1, size, size).float()
+    return torch.einsum("ui,vj->uvij", rows, rows).reshape(size * size, size, size).float()
 
 
 class AdversarialPerturbation(nn.Module):
@@ -108,7 +111,7 @@ class FrequencyBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``sigmoid(f_att)`` of Eq. 8."""
         height, width = x.shape[3:]
-        frequencies = F.conv2d(x.mean(2).sum(1, keepdim=True), self.filters, padding=WINDOW // 2)
+        frequencies = F.conv2d(x.mean(2).sum(1, keepdim=True), self.filters[:, None], padding=WINDOW // 2)
         positions = self.fitting(self.perturbation(frequencies)).flatten(2).transpose(1, 2)
         attention_map = self.to_map(positions + self.attention(positions))
         return attention_map.view(-1, 1, 1, height, width).sigmoid()
@@ -198,6 +201,27 @@ class DAM(nn.Module):
         return weights[:, 0] * by_frequency + weights[:, 1] * by_time
 
 
+def place_of_dam(size: int) -> int:
+    """Return the last stage of X3D whose map holds the DCT window, 1 to 4.
+
+    Args:
+        size: side of the frames, in pixels. Stem and stages halve it, rounding up.
+
+    Raises:
+        InputError: no stage's map does.
+
+    >>> [place_of_dam(size) for size in (160, 112, 64, 48)]
+    [3, 3, 2, 1]
+    """
+    fitting = [stage for stage in STAGES if math.ceil(size / 2 ** (stage + 1)) >= WINDOW]
+    if not fitting:
+        raise InputError(
+            f"Frames of {size} px are too small for DAM's {WINDOW}x{WINDOW} window after any stage of X3D. Use frames "
+            f"of at least {4 * WINDOW - 3} px, or dam: false."
+        )
+    return fitting[-1]
+
+
 class HDFNet(nn.Module):
     """HDF's network: X3D-S with DAM after one of its stages, global mean, linear classifier.
 
@@ -207,18 +231,19 @@ class HDFNet(nn.Module):
     Args:
         num_classes: K.
         frames: T, which also is the number of channel groups of the temporal branch.
+        size: side of the frames, in pixels; only the default place of DAM depends on it.
         dam: False leaves DAM out (Table 3).
         frequency: False leaves its frequency branch out (Table 4).
         temporal: False leaves its temporal branch out (Table 4).
-        dam_stage: stage of X3D, 1 to 4, that DAM follows; the paper prints none. At 160 px their maps have a side of
-            40, 20, 10 and 5 positions, and on 5x5 most filters would see only padding.
+        dam_stage: stage of X3D, 1 to 4, that DAM follows; the paper prints none. None is the last one whose map holds
+            the DCT window: at 160 px the maps have a side of 40, 20, 10 and 5 positions, so it is stage 3.
         dropout: probability of dropping a value of the feature before the classifier; X3D's 0.5.
         width_factor: of X3D; 2 is the published one.
         depth_factor: of X3D; 2.2 is the published one.
         pretrained: True for pytorchvideo's Kinetics-400 weights, a path for a local file, False for random weights.
 
     Raises:
-        InputError: a stage that does not exist.
+        InputError: a stage that does not exist, or frames too small for DAM after any.
     """
 
     mean, std = X3D.mean, X3D.std
@@ -227,21 +252,24 @@ class HDFNet(nn.Module):
         self,
         num_classes: int = 7,
         frames: int = 16,
+        size: int = 160,
         dam: bool = True,
         frequency: bool = True,
         temporal: bool = True,
-        dam_stage: int = 3,
+        dam_stage: int | None = None,
         dropout: float = 0.5,
         width_factor: float = FULL_WIDTH_FACTOR,
         depth_factor: float = FULL_DEPTH_FACTOR,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
-        if dam_stage not in (1, 2, 3, 4):
-            raise InputError(f"dam_stage is {dam_stage}; X3D has stages 1, 2, 3 and 4.")
         self.backbone = X3D(pretrained, width_factor, depth_factor)
-        self.dam_stage = dam_stage
-        self.dam = DAM(self.backbone.channels[dam_stage], frames, frequency, temporal) if dam else nn.Identity()
+        self.dam = None
+        if dam:
+            self.dam_stage = place_of_dam(size) if dam_stage is None else dam_stage
+            if self.dam_stage not in STAGES:
+                raise InputError(f"dam_stage is {dam_stage}; X3D has stages 1, 2, 3 and 4.")
+            self.dam = DAM(self.backbone.channels[self.dam_stage], frames, frequency, temporal)
         self.out_features = self.backbone.out_features
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.out_features, num_classes)
@@ -251,7 +279,7 @@ class HDFNet(nn.Module):
         x = video
         for stage, block in enumerate(self.backbone.blocks):
             x = block(x)
-            if stage == self.dam_stage:
+            if self.dam is not None and stage == self.dam_stage:
                 x = self.dam(x)
         features = x.mean((2, 3, 4))
         return NetOutput(self.fc(self.dropout(features)), features)
