@@ -11,7 +11,8 @@ from dfer_zoo.synthetic.rig import ATLAS_HEIGHT, ATLAS_WIDTH, PATCH, ROWS, SKIN_
 SKIN_TONES = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420")
 """The Monk Skin Tone Scale (Monk, 2019), sRGB."""
 HAIR_COLOURS = ("0d0b0a", "17110e", "2a1c14", "3d2817", "5a3c22", "8a6538", "b08d57", "6e2f1a", "8c8984", "c9c6c0")
-EYE_COLOURS = ("2a1710", "3b2415", "4d3319", "5e5a33", "4b6a4a", "5c7f98", "7b8a92", "33261f")
+EYE_COLOURS = ("24140e", "2f1c12", "3d2716", "4a3520", "55492e", "4d5a48", "56707f", "6b7a82")
+"""From the most to the least pigmented."""
 LIPSTICKS = ("8e1f2f", "b0324a", "7a2432", "c2596b", "a34a3c")
 
 
@@ -29,9 +30,10 @@ class Person:
         albedo: (ATLAS_HEIGHT, ATLAS_WIDTH, 3) linear BGR reflectance.
         skin: (3,) its mean over the skin.
         gloss: Strength of the skin's highlight.
-        furrow: Depth of the creases that expressions make.
+        furrow: (ATLAS_HEIGHT, SKIN_WIDTH) depth of the creases that expressions make.
         hair: (3,) linear BGR.
         long_hair: Length below the chin of the hair that falls behind the face, in metres; 0 for none.
+        hair_width: Half the width of that hair at the ears, in metres.
         glasses: Linear BGR of the frames, or None.
         habits: The person's way of expressing emotions.
     """
@@ -40,9 +42,10 @@ class Person:
     albedo: np.ndarray
     skin: np.ndarray
     gloss: float
-    furrow: float
+    furrow: np.ndarray
     hair: np.ndarray
     long_hair: float
+    hair_width: float
     glasses: np.ndarray | None
     habits: Habits
 
@@ -125,12 +128,18 @@ def draw_person(rig: Rig, rng: np.random.Generator) -> Person:
         albedo=albedo,
         skin=skin,
         gloss=float(rng.uniform(0.02, 0.14)),
-        furrow=float(rng.uniform(0.4, 1.0)),
+        furrow=np.float32(rng.uniform(0.3, 1.0)) * (1 - cover_of(rig, hairdo)),
         hair=hair,
-        long_hair=float(rng.uniform(0.0, 0.12)) if hairdo is not None and rng.random() < 0.45 else 0.0,
+        long_hair=float(rng.uniform(0.03, 0.15)) if hairdo is not None and rng.random() < 0.45 else 0.0,
+        hair_width=float(rng.uniform(0.085, 0.105)),
         glasses=linear(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))]) if rng.random() < 0.13 else None,
         habits=draw_habits(rng),
     )
+
+
+def cover_of(rig: Rig, hairdo: Hairdo | None) -> np.ndarray:
+    """Share of hair (ATLAS_HEIGHT, SKIN_WIDTH) on the atlas."""
+    return np.zeros(rig.texel_lips.shape, np.float32) if hairdo is None else hairdo.cover(rig.texel).astype(np.float32)
 
 
 def draw_skin_tone(rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +147,7 @@ def draw_skin_tone(rng: np.random.Generator) -> np.ndarray:
     place = rng.uniform(0, 8.2)
     low = int(place)
     tone = linear(SKIN_TONES[low]) * (low + 1 - place) + linear(SKIN_TONES[low + 1]) * (place - low)
-    return tone * [0.80, 0.84, 0.95] * (1 + rng.normal(0, 0.04, 3))
+    return tone * [0.62, 0.72, 1.0] * (1 + rng.normal(0, 0.04, 3))
 
 
 def paint_skin(
@@ -173,8 +182,9 @@ def paint_skin(
         mole = np.hypot(x - rng.uniform(-0.06, 0.06), y - rng.uniform(-0.09, 0.06))
         blend(skin * 0.25, step(mole, 0.0028, 0.001) * front)
 
+    kind = rng.random()  # of beard: stubble, full or round the mouth, moustache, none
     lip = skin * [0.5, 0.46, 0.82] * rng.uniform(0.75, 1.1)
-    if rng.random() < 0.3:
+    if kind > 0.6:
         lip = linear(LIPSTICKS[int(rng.integers(len(LIPSTICKS)))]) * rng.uniform(0.7, 1.2)
     blend(lip, step(rig.texel_lips, 0.25, 0.65) * rng.uniform(0.6, 1.0))
     blend(lip * 0.25, bump(y, -0.0665, 0.0012) * step(across, 0.024, 0.02) * 0.7)
@@ -183,7 +193,6 @@ def paint_skin(
     coarse = cv2.blur(rng.normal(size=shape).astype(np.float32), (2, 31)) * 6
     beard_area = step(y, -0.035, -0.06) * step(y, -0.135, -0.115) * step(rig.texel_lips, 0.3, 0.05)
     beard_area *= np.maximum(step(across, 0.02, 0.03) * step(y, -0.03, -0.055), step(y, -0.05, -0.056)) * front
-    kind = rng.random()
     if kind < 0.25:
         blend(skin * 0.35 + hair * 0.3, beard_area * rng.uniform(0.1, 0.45) * (1 + 0.3 * strands))
     elif kind < 0.38:
@@ -209,7 +218,7 @@ def paint_skin(
         blend(skin * rng.uniform(0.2, 0.8, 3), rng.uniform(0.2, 0.6) * shadow)
 
     if hairdo is not None:
-        ragged = 0.004 * noise_field(*shape, (20, 90), rng) + 0.002 * strands
+        ragged = 0.0025 * noise_field(*shape, (12, 40), rng) + 0.0012 * strands
         colour = hair * np.clip(1 + 0.35 * coarse[..., None], 0.3, 2.2)
         blend(colour, hairdo.cover(rig.texel, ragged) * (1 - rig.texel_ears))
     cloth = rng.uniform(0.01, 0.7, 3) * rng.uniform(0.2, 1)
@@ -219,7 +228,7 @@ def paint_skin(
 
 def paint_strip(strip: np.ndarray, rng: np.random.Generator, dark: float) -> None:
     """Paint eyes, teeth and tongue into the atlas' right-hand strip (ATLAS_HEIGHT, PATCH, 3), in place."""
-    colour = linear(EYE_COLOURS[int(len(EYE_COLOURS) * rng.random() ** (1 + 2 * dark))])
+    colour = linear(EYE_COLOURS[int(len(EYE_COLOURS) * rng.random() ** (1.3 + 3 * dark))])
     row, column = np.mgrid[0:PATCH, 0:PATCH]
     # The eyeball is 29 mm wide in the rig, an iris 12 mm.
     radius = np.hypot(row - PATCH / 2 + 0.5, column - PATCH / 2 + 0.5) / (PATCH / 2) * 14.5
@@ -227,13 +236,13 @@ def paint_strip(strip: np.ndarray, rng: np.random.Generator, dark: float) -> Non
     iris = colour * (0.75 + 0.7 * bump(radius, 3.4, 1.5) + 0.25 * spokes)[..., None]
     size, pupil = rng.uniform(5.7, 6.4), rng.uniform(1.8, 2.9)
     iris *= (1 - 0.75 * bump(radius, size, 0.7))[..., None]
-    white = np.array([0.62, 0.66, 0.70]) * rng.uniform(0.75, 1.05)
+    white = np.array([0.50, 0.54, 0.57]) * rng.uniform(0.75, 1.05)
     eye = white * (1 - 0.25 * step(radius, 8, 13)[..., None] * [1.0, 0.9, 0.5])
     eye = eye + (iris - eye) * step(radius, size + 0.4, size - 0.4)[..., None]
     eye *= step(radius, pupil - 0.4, pupil + 0.4)[..., None] * 0.985 + 0.015
     for name in ("left_eye", "right_eye"):
         strip[ROWS[name] : ROWS[name] + PATCH] = eye
-    ivory = np.array([0.50, 0.62, 0.68]) * rng.uniform(0.75, 1.05)
+    ivory = np.array([0.66, 0.78, 0.84]) * rng.uniform(0.75, 1.05)
     gaps = 1 - 0.35 * np.abs(np.cos(np.arange(PATCH) / PATCH * np.pi * 9)) ** 12
     strip[ROWS["upper_teeth"] : ROWS["tongue"]] = ivory * gaps[None, :, None]
     strip[ROWS["tongue"] :] = np.array([0.16, 0.14, 0.38]) * rng.uniform(0.7, 1.1)

@@ -173,6 +173,7 @@ def build(people: int, seed: int) -> dict[str, np.ndarray]:
     shapes = np.stack([align(shape, mean, anchors) for shape in shapes])
     centre = np.mean([mean[part == PARTS.index(side)].mean(0) for side in ("left_eye", "right_eye")], axis=0)
     mean, shapes = shapes.mean(0) - centre, shapes - centre
+    mean[np.isin(part, [PARTS.index("upper_teeth"), PARTS.index("lower_teeth")]), 2] -= 0.003  # they pierce some lips
     _, scale, basis = np.linalg.svd((shapes - mean).reshape(people, -1), full_matrices=False)
     identity = (basis * scale[:, None] / np.sqrt(people - 1))[:COMPONENTS].reshape(COMPONENTS, -1, 3)
 

@@ -94,7 +94,7 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     cv2.setNumThreads(1)
     rng = np.random.default_rng([job.seed, _FILM, clip.index])
     person, source = person_of(job.seed, clip.person), source_of(job.seed, clip.source)
-    shot = draw_shot(clip.frames, round(job.size * SUPERSAMPLING), source, rng)
+    shot = draw_shot(clip.frames, round(job.size * SUPERSAMPLING), source, person.skin, rng)
     occluders = draw_occluders(clip.frames, job.size, person.skin, rng)
     pictures = render_clip(person, performance_of(job, clip), shot, source, occluders, job.size, rng)
     target = job.root / folder

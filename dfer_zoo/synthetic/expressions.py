@@ -18,37 +18,38 @@ from dfer_zoo.emotions import EMOTIONS
 _BOTH = ("Left", "Right")
 
 ACTION_UNITS: dict[int, dict[str, float]] = {
-    1: {"browInnerUp": 1.0},
-    2: {"browOuterUp": 1.0, "browInnerUp": 0.3},
-    4: {"browDown": 1.0},
-    5: {"eyeWide": 1.0},
-    6: {"cheekSquint": 1.0, "eyeSquint": 0.5},
+    1: {"browInnerUp": 1.25},
+    2: {"browOuterUp": 1.2, "browInnerUp": 0.3},
+    4: {"browDown": 1.9, "noseSneer": 0.15},
+    5: {"eyeWide": 1.3},
+    6: {"cheekSquint": 1.2, "eyeSquint": 0.6},
     7: {"eyeSquint": 1.0},
-    9: {"noseSneer": 1.0, "browDown": 0.35, "mouthUpperUp": 0.3, "cheekSquint": 0.3},
-    10: {"mouthUpperUp": 1.0, "noseSneer": 0.25},
+    9: {"noseSneer": 1.3, "browDown": 0.5, "mouthUpperUp": 0.3, "cheekSquint": 0.3},
+    10: {"mouthUpperUp": 1.3, "noseSneer": 0.25},
     11: {"mouthUpperUp": 0.25, "noseSneer": 0.15},
-    12: {"mouthSmile": 1.0},
-    15: {"mouthFrown": 1.0},
+    12: {"mouthSmile": 1.15, "mouthDimple": 0.3},
+    15: {"mouthFrown": 1.2},
     16: {"mouthLowerDown": 1.0},
     17: {"mouthShrugLower": 1.0, "mouthShrugUpper": 0.4},
-    20: {"mouthStretch": 1.0},
+    20: {"mouthStretch": 1.4},
     22: {"mouthFunnel": 0.8},
-    23: {"mouthPress": 0.8, "mouthRollUpper": 0.35, "mouthRollLower": 0.35},
-    24: {"mouthPress": 1.0, "mouthRollLower": 0.2, "mouthRollUpper": 0.2},
-    25: {"mouthLowerDown": 0.55, "mouthUpperUp": 0.3, "jawOpen": 0.08},
+    23: {"mouthPress": 0.5, "mouthRollUpper": 0.7, "mouthRollLower": 0.7, "mouthFrown": 0.25},
+    24: {"mouthPress": 0.8, "mouthRollLower": 0.6, "mouthRollUpper": 0.6, "mouthFrown": 0.2},
+    25: {"mouthLowerDown": 0.6, "mouthUpperUp": 0.45, "jawOpen": 0.08},
     26: {"jawOpen": 0.38},
     27: {"jawOpen": 0.9},
     43: {"eyeBlink": 0.45},
     64: {"eyeLookDown": 0.8},
 }
-"""Action units as facial actions; names without a side stand for both sides."""
+"""Action units as facial actions; names without a side stand for both sides. Factors over 1 make up for actions whose
+range in the rig is small."""
 
 PROTOTYPES: dict[str, tuple[dict[int, float], ...]] = {
     "Happy": (
-        {6: 0.7, 12: 0.9},
-        {6: 0.9, 12: 1.0, 25: 0.8},
-        {6: 1.0, 12: 1.0, 25: 0.8, 26: 0.7},
-        {12: 0.8},
+        {6: 0.8, 12: 1.0},
+        {6: 0.9, 12: 1.1, 25: 1.0},
+        {6: 1.0, 12: 1.1, 25: 1.0, 26: 0.6},
+        {12: 1.0},
     ),
     "Sad": (
         {1: 1.0, 4: 0.6, 15: 0.9},
@@ -178,7 +179,7 @@ def actions_of(units: dict[int, float], habits: Habits, names: tuple[str, ...]) 
             else:
                 for side, factor in zip(_BOTH, habits.sides, strict=True):
                     strengths[index[action + side]] += amount * factor
-    return np.minimum(strengths, 1.25)
+    return np.minimum(strengths, 2.2)
 
 
 def draw_timing(emotion: str, frames: int, shown: tuple[float, float], rng: np.random.Generator) -> Timing:
@@ -300,4 +301,4 @@ def perform(
     tilt = {"Sad": (6, 0, 3), "Surprise": (-4, 0, 0), "Fear": (-4, 3, 0), "Angry": (3, 0, 0), "Disgust": (-3, 4, 3)}
     side = 1 if rng.random() < 0.5 else -1
     lean = np.array(tilt.get(emotion, (0, 0, 0))) * rng.uniform(-0.3, 1.2) * (1, side, side)
-    return Performance(np.clip(actions, 0, 1.3), gaze, level, timing, units, level[:, None] * lean)
+    return Performance(np.clip(actions, 0, 2.2), gaze, level, timing, units, level[:, None] * lean)

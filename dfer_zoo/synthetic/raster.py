@@ -22,7 +22,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     faces = face_normals(vertices, triangles)
     corners = triangles.T.ravel()
     sums = [np.bincount(corners, np.tile(faces[:, axis], 3), len(vertices)) for axis in range(3)]
-    normals = np.stack(sums, 1)
+    normals = np.stack(sums, 1).astype(vertices.dtype)
     return normals / np.maximum(np.sqrt((normals**2).sum(1, keepdims=True)), 1e-20)
 
 
@@ -45,35 +45,40 @@ def rasterise(
     Returns:
         Triangle ids, x and y (P,) of the covered pixels in row order.
     """
-    x, y = pixels[triangles, 0], pixels[triangles, 1]
-    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    top, bottom = np.ceil(y.min(1)), np.floor(y.max(1))
+    ax, bx, cx = (pixels[corner, 0] for corner in triangles.T)
+    ay, by, cy = (pixels[corner, 1] for corner in triangles.T)
+    area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+    top = np.ceil(np.minimum(np.minimum(ay, by), cy))
+    bottom = np.floor(np.maximum(np.maximum(ay, by), cy))
     seen = (area > 0) if cull else (area != 0)
-    seen &= (bottom >= top) & (bottom >= 0) & (top < size) & (x.max(1) >= 0) & (x.min(1) < size)
+    seen &= (bottom >= top) & (bottom >= 0) & (top < size)
+    seen &= (np.maximum(np.maximum(ax, bx), cx) >= 0) & (np.minimum(np.minimum(ax, bx), cx) < size)
     order = np.flatnonzero(seen)
-    order = order[np.argsort(depth[triangles[order]].sum(1), kind="stable")]
-    x, y = x[order], y[order]
-    first = np.maximum(top[order], 0).astype(np.int64)
-    lines = np.minimum(bottom[order], size - 1).astype(np.int64) - first + 1
+    near = depth[triangles[order, 0]] + depth[triangles[order, 1]] + depth[triangles[order, 2]]
+    order = order[np.argsort(near, kind="stable")]
+    first = np.maximum(top[order], 0).astype(np.int32)
+    lines = np.minimum(bottom[order], size - 1).astype(np.int32) - first + 1
 
     triangle = np.repeat(np.arange(len(order)), lines)
-    row = np.arange(len(triangle)) - np.repeat(np.cumsum(lines) - lines, lines) + first[triangle]
-    left = np.full(len(triangle), np.inf)
-    right = np.full(len(triangle), -np.inf)
-    for i, j in ((0, 1), (1, 2), (2, 0)):
-        height = y[:, j] - y[:, i]
-        slope = np.divide(x[:, j] - x[:, i], height, out=np.zeros_like(height), where=height != 0)
-        crossing = x[triangle, i] + slope[triangle] * (row - y[triangle, i])
-        inside = (row >= np.minimum(y[:, i], y[:, j])[triangle]) & (row <= np.maximum(y[:, i], y[:, j])[triangle])
-        left = np.where(inside, np.minimum(left, crossing), left)
-        right = np.where(inside, np.maximum(right, crossing), right)
+    row = np.arange(len(triangle), dtype=np.int32) + np.repeat(first - (np.cumsum(lines) - lines), lines)
+    left = np.full(len(triangle), np.inf, pixels.dtype)
+    right = np.full(len(triangle), -np.inf, pixels.dtype)
+    for x0, y0, x1, y1 in ((ax, ay, bx, by), (bx, by, cx, cy), (cx, cy, ax, ay)):
+        x0, y0, x1, y1 = x0[order], y0[order], x1[order], y1[order]
+        height = y1 - y0
+        slope = (x1 - x0) / np.where(height == 0, 1, height)
+        edges = np.stack([x0 - slope * y0, slope, np.minimum(y0, y1), np.maximum(y0, y1)], 1)[triangle]
+        crossing = edges[:, 0] + edges[:, 1] * row
+        inside = (row >= edges[:, 2]) & (row <= edges[:, 3])
+        np.minimum(left, crossing, out=left, where=inside)
+        np.maximum(right, crossing, out=right, where=inside)
     left = np.maximum(np.ceil(left), 0)
-    width = (np.minimum(np.floor(right), size - 1) - left + 1).clip(0, None).astype(np.int64)
-    start = row * size + np.where(width > 0, left, 0).astype(np.int64)
+    width = np.maximum(np.minimum(np.floor(right), size - 1) - left + 1, 0).astype(np.int32)
+    start = row * size + np.where(width > 0, left, 0).astype(np.int32)
 
     cell = np.arange(width.sum()) + np.repeat(start - (np.cumsum(width) - width), width)
-    picture = np.full(size * size, -1, np.int64)
-    picture[cell] = np.repeat(order[triangle], width)
+    picture = np.full(size * size, -1, np.int32)
+    picture[cell] = np.repeat(order[triangle].astype(np.int32), width)
     covered = np.flatnonzero(picture >= 0)
     return picture[covered], covered % size, covered // size
 

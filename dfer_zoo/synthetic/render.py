@@ -43,8 +43,8 @@ def furrows(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
     maps = np.stack([forehead, frown, crow, nasolabial, bridge, chin, marionette, under]).astype(np.float32)
 
     families = {
-        0: {"browInnerUp": 0.6, "browOuterUp": 0.35},
-        1: {"browDown": 0.5},
+        0: {"browInnerUp": 0.4, "browOuterUp": 0.25},
+        1: {"browDown": 0.4},
         2: {"cheekSquint": 0.5},
         3: {"mouthSmile": 0.40, "mouthUpperUp": 0.3, "noseSneer": 0.25},
         4: {"noseSneer": 0.5},
@@ -116,18 +116,19 @@ def shade(
         (V, 3) light to multiply the albedo with, and (V,) highlight to add.
     """
     up = 0.5 + 0.5 * normals[:, 1:2]
-    light = openness[:, None] * (shot.ground + (shot.sky - shot.ground) * up)
+    ground, sky = shot.ground.astype(np.float32), shot.sky.astype(np.float32)
+    light = openness[:, None] * (ground + (sky - ground) * up)
     direct = np.minimum(1, 1.6 * openness)[:, None]
     for i, lamp in enumerate(shot.lights):
         if not lamp.colour.any():
             continue
-        facing = (normals @ lamp.direction)[:, None]
+        facing = (normals @ lamp.direction.astype(np.float32))[:, None]
         seen = shadow[:, None] if i == 0 else 1.0
-        light = light + lamp.colour * direct * seen * np.clip((facing + WRAP) / (1 + WRAP), 0, 1)
+        light = light + lamp.colour.astype(np.float32) * direct * seen * np.clip((facing + WRAP) / (1 + WRAP), 0, 1)
     key = shot.lights[0]
     halfway = between_light_and_viewer(key)
-    shine = gloss * shadow * np.clip(normals @ halfway, 0, 1) ** 24 * key.colour.mean()
-    return light.astype(np.float32), shine.astype(np.float32)
+    shine = gloss * shadow * np.clip(normals @ halfway.astype(np.float32), 0, 1) ** 24 * np.float32(key.colour.mean())
+    return light, shine
 
 
 def planes(pixels: np.ndarray, values: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -175,7 +176,7 @@ class Camera:
 def back_hair(person: Person, camera: Camera, size: int) -> np.ndarray:
     """Opacity (size, size) of the hair that falls behind the face."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, 12)
-    width, top = 0.086, 0.05
+    width, top = person.hair_width, 0.05
     outline = [(width * np.sin(a), top + 0.075 * np.cos(a)) for a in angle]
     low = -0.10 - person.long_hair
     outline = [(-width * 1.15, low), *outline, (width * 1.15, low)]
@@ -243,7 +244,7 @@ def render_clip(
     atlas = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 4), np.float32)
     atlas[..., :3] = person.albedo
     corners = vignette(size, source.vignette)
-    depth_of_crease = person.furrow * (performance.actions.astype(np.float32) @ brought_out)
+    depth_of_crease = performance.actions.astype(np.float32) @ brought_out
     slack = shot.background.shape[0] - big
     flipped = rig.triangles[:, ::-1]  # pixel rows run downwards, which turns triangles round
 
@@ -256,13 +257,17 @@ def render_clip(
         pixels, depth = camera.project(moved - middle)
         normals = vertex_normals(moved, rig.triangles) @ turn.T
         light, shine = shade(normals, rig.openness, shadow, gloss, shot)
-        values = np.concatenate([rig.atlas, light, shine[:, None]], 1)
+        values = np.concatenate([rig.atlas, light, shine[:, None]], 1, dtype=np.float32)
         ids, x, y = rasterise(pixels, depth, flipped, big)
-        chosen = planes(pixels, values, flipped)[ids]
+        drawn = np.zeros(len(flipped), bool)
+        drawn[ids] = True
+        chosen = planes(pixels, values, flipped[drawn])[(np.cumsum(drawn) - 1)[ids]]
         x32, y32 = x.astype(np.float32)[:, None], y.astype(np.float32)[:, None]
-        values = chosen[:, 0] * x32 + chosen[:, 1] * y32 + chosen[:, 2]
+        values = chosen[:, 0] * x32
+        values += chosen[:, 1] * y32
+        values += chosen[:, 2]
 
-        atlas[:, :SKIN_WIDTH, 3] = np.einsum("c,chw->hw", depth_of_crease[frame], maps)
+        atlas[:, :SKIN_WIDTH, 3] = np.einsum("c,chw->hw", depth_of_crease[frame], maps) * person.furrow
         where = np.zeros((2, big * big), np.float32)
         cell = y * big + x
         where[:, cell] = values[:, :2].T
@@ -284,7 +289,8 @@ def render_clip(
         for thing in occluders:
             shift = np.float32([[1, 0, thing.way[frame, 0]], [0, 1, thing.way[frame, 1]]])
             opacity = cv2.warpAffine(thing.opacity, shift, (size, size), borderMode=cv2.BORDER_REPLICATE)[..., None]
-            picture += (thing.colour.astype(np.float32) - picture) * opacity
+            colour = cv2.warpAffine(thing.colour, shift, (size, size), borderMode=cv2.BORDER_REPLICATE)
+            picture += (colour - picture) * opacity
         picture *= corners * np.float32(shot.flicker[frame])
         pictures.append(develop(picture, source, rng))
     return pictures

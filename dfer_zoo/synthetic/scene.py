@@ -43,19 +43,19 @@ class Source:
 def draw_source(rng: np.random.Generator) -> Source:
     """Draw the style of a source."""
     grey = np.full((3, 3), 1 / 3)
-    saturation = 0.0 if rng.random() < 0.1 else rng.uniform(0.55, 1.25)
-    tint = np.diag(1 + rng.normal(0, 0.07, 3))
-    warmth = rng.normal(0, 0.12)
+    saturation = 0.0 if rng.random() < 0.08 else rng.uniform(0.6, 1.2)
+    tint = np.diag(1 + rng.normal(0, 0.025, 3))
+    warmth = rng.normal(0.02, 0.09)
     return Source(
         matrix=(tint @ (grey + (np.eye(3) - grey) * saturation)).astype(np.float32),
-        offset=(rng.normal(0, 0.025, 3) + rng.uniform(-0.02, 0.05)).astype(np.float32),
-        gamma=float(rng.uniform(0.8, 1.25)),
+        offset=(rng.normal(0, 0.01, 3) + rng.uniform(-0.03, 0.04)).astype(np.float32),
+        gamma=float(rng.uniform(0.85, 1.3)),
         vignette=float(rng.uniform(0, 0.35)),
         detail=float(rng.uniform(0.45, 1.0)),
         blur=float(rng.uniform(0, 0.006)),
-        noise=float(rng.uniform(0.0, 0.03)),
+        noise=float(0.03 * rng.random() ** 2),
         quality=int(rng.integers(55, 96)),
-        contrast=float(rng.uniform(0.35, 1.0)),
+        contrast=float(rng.uniform(0.45, 1.0)),
         hue=np.array([1 - warmth, 1.0, 1 + warmth]),
         margin=float(rng.uniform(0.94, 1.1)),
     )
@@ -125,33 +125,35 @@ def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
         picture *= np.where(
             (rows > rng.uniform(0.2, 0.8))[..., None], rng.uniform(0.2, 1.5, 3), rng.uniform(0.5, 2.0, 3)
         )
+    picture += rng.uniform(0.3, 1) * (picture.mean(2, keepdims=True) - picture)  # rooms are rarely colourful
     picture *= 1 + 0.15 * noise_field(small, small, (rng.uniform(3, 20), rng.uniform(3, 20)), rng)[..., None]
     picture = cv2.GaussianBlur(np.clip(picture, 0, 1).astype(np.float32), (0, 0), rng.uniform(0.4, 3))
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def draw_shot(frames: int, size: int, source: Source, rng: np.random.Generator) -> Shot:
+def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.random.Generator) -> Shot:
     """Draw light, camera and surroundings of a clip.
 
     Args:
         frames: Length of the clip.
         size: Width and height of the rendered picture in pixels.
         source: Style of the source.
+        skin: (3,) reflectance of the person's skin, which the exposure makes up for in part.
         rng: Random generator.
     """
     side = 1 if rng.random() < 0.5 else -1
     key = unit(side * rng.uniform(5, 70), rng.uniform(0, 55))
     fill = unit(-side * rng.uniform(20, 80), rng.uniform(-20, 40))
     rim = unit(-side * rng.uniform(100, 150), rng.uniform(0, 40))
-    hue = source.hue * (1 + rng.normal(0, 0.05, 3))
+    hue = source.hue * (1 + rng.normal(0, 0.025, 3))
     strength = source.contrast * rng.uniform(0.8, 1.2)
-    exposure = rng.uniform(0.75, 1.25)
+    exposure = rng.uniform(0.8, 1.2) * (0.30 / float(skin.mean())) ** 0.55
     lights = (
-        Light(key, exposure * 1.15 * strength * hue),
+        Light(key, exposure * 1.35 * strength * hue),
         Light(fill, exposure * rng.uniform(0.05, 0.35) * (2 - hue)),
         Light(rim, exposure * (rng.uniform(0.2, 0.9) if rng.random() < 0.4 else 0.0) * np.ones(3)),
     )
-    ambient = exposure * (1.15 - 0.75 * strength) * (1 + rng.normal(0, 0.06, 3))
+    ambient = exposure * (0.75 - 0.5 * strength) * (1 + rng.normal(0, 0.03, 3))
     yaw = rng.normal(0, 10) + rng.uniform(1, 5) * smooth_noise(frames, 14, rng)
     pitch = rng.normal(0, 5) + rng.uniform(0.5, 3) * smooth_noise(frames, 12, rng)
     roll = rng.normal(0, 2.5) + rng.uniform(0.3, 1.5) * smooth_noise(frames, 12, rng)
@@ -165,7 +167,7 @@ def draw_shot(frames: int, size: int, source: Source, rng: np.random.Generator) 
         ground=ambient * rng.uniform(0.35, 0.9),
         angles=np.stack([np.clip(pitch, -16, 16), np.clip(yaw, -32, 32), np.clip(roll, -9, 9)], 1),
         place=place,
-        width=0.197 * source.margin * rng.uniform(0.96, 1.04) * zoom,
+        width=0.18 * source.margin * rng.uniform(0.96, 1.04) * zoom,
         distance=float(rng.uniform(0.6, 2.5)),
         background=draw_background(size * 5 // 4, rng),
         drift=np.clip(drift, 0, 1),
@@ -175,15 +177,48 @@ def draw_shot(frames: int, size: int, source: Source, rng: np.random.Generator) 
 
 @dataclass(frozen=True)
 class Occluder:
-    """Something in front of the face: an opacity (size, size) at rest, a colour, and its way (frames, 2) in pixels."""
+    """Something in front of the face.
+
+    Attributes:
+        opacity: (size, size) where it is at rest, in [0, 1].
+        colour: (size, size, 3) linear BGR.
+        way: (frames, 2) its offset in pixels.
+    """
 
     opacity: np.ndarray
     colour: np.ndarray
     way: np.ndarray
 
 
+def draw_fingers(
+    rows: np.ndarray, columns: np.ndarray, skin: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a hand laid on a cheek or the chin: opacity (H, W) and linear BGR (H, W, 3).
+
+    Args:
+        rows: (H, W) heights in the picture, in [0, 1].
+        columns: (H, W) in [0, 1].
+        skin: (3,) linear BGR.
+        rng: Random generator.
+    """
+    side = 1 if rng.random() < 0.5 else -1
+    root = np.array([0.5 - side * rng.uniform(0.36, 0.48), rng.uniform(0.95, 1.08)])
+    lean = rng.uniform(-0.1, 0.35) * side
+    height = np.zeros(rows.shape)
+    for finger, length in enumerate((0.30, 0.36, 0.34, 0.25)):
+        start = root + np.array([side * 0.058 * finger, 0.02 * abs(finger - 1.5)])
+        along = np.array([np.sin(lean + 0.08 * side * finger), -np.cos(lean + 0.08 * side * finger)])
+        offset = np.stack([columns - start[0], rows - start[1]], -1)
+        reach = np.clip(offset @ along, -0.3, length)
+        radius = 0.031 - 0.02 * reach.clip(0) ** 2
+        distance = np.linalg.norm(offset - reach[..., None] * along, axis=-1)
+        height = np.maximum(height, 1 - (distance / radius) ** 2)
+    light = np.sqrt(np.clip(height, 0.05, 1)) * rng.uniform(0.4, 0.75)
+    return step(height, 0.0, 0.25), skin * light[..., None]
+
+
 def draw_occluders(frames: int, size: int, skin: np.ndarray, rng: np.random.Generator) -> list[Occluder]:
-    """Draw hands, microphones, bars and subtitles; most clips have none.
+    """Draw hands, microphones, things at the edge and subtitles; most clips have none.
 
     Args:
         frames: Length of the clip.
@@ -194,29 +229,27 @@ def draw_occluders(frames: int, size: int, skin: np.ndarray, rng: np.random.Gene
     found = []
     rows, columns = np.mgrid[0:size, 0:size] / size
     drift = size * rng.uniform(0, 0.05) * np.stack([smooth_noise(frames, 10, rng) for _ in range(2)], 1)
-    if rng.random() < 0.06:  # a hand at the cheek or chin: four fingers
-        opacity = np.zeros((size, size), np.uint8)
-        x, y = (rng.choice([0.02, 0.98]), rng.uniform(0.7, 1.0))
-        lean = (0.5 - x) * rng.uniform(0.3, 0.7)
-        for finger in range(4):
-            start = (int(size * (x + 0.05 * finger * np.sign(0.5 - x))), int(size * (y + 0.10)))
-            end = (int(start[0] + size * lean), int(start[1] - size * rng.uniform(0.3, 0.4)))
-            cv2.line(opacity, start, end, 255, max(2, round(size * 0.065)), cv2.LINE_AA)
-        found.append(Occluder(opacity / np.float32(255), skin * rng.uniform(0.35, 0.6), drift))
+
+    def add(opacity: np.ndarray, colour: np.ndarray, way: np.ndarray) -> None:
+        colour = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
+        found.append(Occluder(opacity.astype(np.float32), colour, way))
+
+    if rng.random() < 0.06:
+        add(*draw_fingers(rows, columns, skin, rng), drift)
     if rng.random() < 0.05:  # a microphone below the mouth
-        x, y, radius = rng.uniform(0.3, 0.7), rng.uniform(0.93, 1.02), rng.uniform(0.06, 0.1)
-        disc = step(np.hypot(rows - y, columns - x), radius + 0.015, radius - 0.015)
-        found.append(Occluder(disc.astype(np.float32), rng.uniform(0.01, 0.15, 3), drift))
+        x, y, radius = rng.uniform(0.3, 0.7), rng.uniform(0.95, 1.03), rng.uniform(0.06, 0.1)
+        away = np.hypot(rows - y, columns - x)
+        ball = np.sqrt(np.clip(1.05 - (away / radius) ** 2, 0.05, 1))[..., None]
+        add(step(away, radius + 0.01, radius - 0.01), rng.uniform(0.02, 0.2) * ball, drift)
     if rng.random() < 0.06:  # somebody's shoulder or a pillar at the edge
         edge = rng.uniform(0.06, 0.2)
         ramp = step(columns + 0.15 * rows, edge + 0.03, edge - 0.03)
-        ramp = ramp if rng.random() < 0.5 else ramp[:, ::-1]
-        found.append(Occluder(ramp.astype(np.float32), rng.uniform(0.0, 0.3, 3), 2 * drift))
+        add(ramp if rng.random() < 0.5 else ramp[:, ::-1], rng.uniform(0.0, 0.3) * rng.uniform(0.7, 1.3, 3), 2 * drift)
     if rng.random() < 0.08:  # subtitles
         text = np.zeros((size, size), np.uint8)
         letters = "".join(rng.choice(list("abcdefghiklmnoprstuvw   "), 22))
         cv2.putText(text, letters, (0, round(size * rng.uniform(0.9, 0.97))), 0, size / 320, 255, 1, cv2.LINE_AA)
-        found.append(Occluder(text / np.float32(255), np.ones(3) * 0.9, np.zeros((frames, 2))))
+        add(text / 255, np.full(3, 0.9), np.zeros((frames, 2)))
     return found
 
 
