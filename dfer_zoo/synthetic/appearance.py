@@ -147,7 +147,9 @@ def draw_skin_tone(rng: np.random.Generator) -> np.ndarray:
     place = rng.uniform(0, 8.2)
     low = int(place)
     tone = linear(SKIN_TONES[low]) * (low + 1 - place) + linear(SKIN_TONES[low + 1]) * (place - low)
-    return tone * [0.62, 0.72, 1.0] * (1 + rng.normal(0, 0.04, 3))
+    pale = step(np.array(tone.mean()), 0.15, 0.6)
+    blood = np.array([0.84, 0.88, 0.97]) * (1 - pale) + np.array([0.62, 0.70, 1.0]) * pale
+    return tone * blood * (1 + rng.normal(0, 0.04, 3))
 
 
 def paint_skin(

@@ -5,7 +5,7 @@ table 10-1; EMFACS), written as action units (AU) with intensities, and each AU 
 
 Timing follows Ekman ("Emotions Revealed", 2003): surprise is the briefest emotion, there at once and gone within a
 second or so; fear builds up and stays as long as the threat. Some variants of the two in the guide are the same action
-units (surprise 1+2+5, fear 1+2+5), and here a share of their clips use them: only the order of the frames tells these
+units (1+2+5 with a dropped jaw), and here a share of their clips use them: only the order of the frames tells these
 apart.
 """
 
@@ -85,7 +85,7 @@ PROTOTYPES: dict[str, tuple[dict[int, float], ...]] = {
 }
 """Major variants of each emotion: action units and their strengths in [0, 1]."""
 
-SHARED_VARIANTS: tuple[dict[int, float], ...] = ({1: 1.0, 2: 1.0, 5: 0.9}, {1: 1.0, 2: 1.0, 5: 0.9, 26: 0.7})
+SHARED_VARIANTS: tuple[dict[int, float], ...] = ({1: 1.0, 2: 1.0, 5: 0.9, 26: 0.8}, {1: 1.0, 2: 1.0, 5: 0.9, 27: 0.7})
 """Action units that the guide lists for both surprise and fear."""
 
 

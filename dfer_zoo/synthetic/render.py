@@ -46,7 +46,7 @@ def furrows(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
         0: {"browInnerUp": 0.4, "browOuterUp": 0.25},
         1: {"browDown": 0.4},
         2: {"cheekSquint": 0.5},
-        3: {"mouthSmile": 0.40, "mouthUpperUp": 0.3, "noseSneer": 0.25},
+        3: {"mouthSmile": 0.25, "mouthUpperUp": 0.22, "noseSneer": 0.2},
         4: {"noseSneer": 0.5},
         5: {"mouthShrugLower": 0.8},
         6: {"mouthFrown": 0.5},
@@ -273,7 +273,7 @@ def render_clip(
         where[:, cell] = values[:, :2].T
         sampled = cv2.remap(atlas, *where.reshape(2, big, big), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         sampled = sampled.reshape(-1, 4)[cell]
-        colour = sampled[:, :3] * (1 - np.minimum(sampled[:, 3:], 0.75)) * values[:, 2:5] + values[:, 5:]
+        colour = sampled[:, :3] * (1 - np.minimum(sampled[:, 3:], 0.6)) * values[:, 2:5] + values[:, 5:]
         glint(colour, eye_triangle[ids], x, y, camera, eyes - middle, shot, scale)
 
         top, left = np.round(shot.drift[frame] * slack).astype(int)

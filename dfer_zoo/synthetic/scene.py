@@ -18,9 +18,9 @@ class Source:
         offset: (3,) lift of the blacks.
         gamma: Exponent on display values.
         vignette: Darkening of the corners, in [0, 1].
-        detail: Resolution of the recording as a share of the picture's.
+        detail: Width of the face in the recording, in pixels; larger pictures are no sharper.
         blur: Standard deviation of the lens blur, in picture widths.
-        noise: Standard deviation of the grain, display values in [0, 1].
+        noise: Standard deviation of the grain in pictures of 128 pixels, display values in [0, 1].
         quality: JPEG quality in [0, 100].
         contrast: Strength of the key light against the ambient light.
         hue: (3,) colour of the key light, BGR.
@@ -51,7 +51,7 @@ def draw_source(rng: np.random.Generator) -> Source:
         offset=(rng.normal(0, 0.01, 3) + rng.uniform(-0.03, 0.04)).astype(np.float32),
         gamma=float(rng.uniform(0.85, 1.3)),
         vignette=float(rng.uniform(0, 0.35)),
-        detail=float(rng.uniform(0.45, 1.0)),
+        detail=float(rng.uniform(56, 224)),
         blur=float(rng.uniform(0, 0.006)),
         noise=float(0.03 * rng.random() ** 2),
         quality=int(rng.integers(55, 96)),
@@ -147,7 +147,7 @@ def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.
     rim = unit(-side * rng.uniform(100, 150), rng.uniform(0, 40))
     hue = source.hue * (1 + rng.normal(0, 0.025, 3))
     strength = source.contrast * rng.uniform(0.8, 1.2)
-    exposure = rng.uniform(0.8, 1.2) * (0.30 / float(skin.mean())) ** 0.55
+    exposure = rng.uniform(0.9, 1.4) * (0.30 / float(skin.mean())) ** 0.55
     lights = (
         Light(key, exposure * 1.35 * strength * hue),
         Light(fill, exposure * rng.uniform(0.05, 0.35) * (2 - hue)),
@@ -206,11 +206,11 @@ def draw_fingers(
     lean = rng.uniform(-0.1, 0.35) * side
     height = np.zeros(rows.shape)
     for finger, length in enumerate((0.30, 0.36, 0.34, 0.25)):
-        start = root + np.array([side * 0.058 * finger, 0.02 * abs(finger - 1.5)])
-        along = np.array([np.sin(lean + 0.08 * side * finger), -np.cos(lean + 0.08 * side * finger)])
+        start = root + np.array([side * 0.062 * finger, 0.02 * abs(finger - 1.5)])
+        along = np.array([np.sin(lean + 0.05 * side * finger), -np.cos(lean + 0.05 * side * finger)])
         offset = np.stack([columns - start[0], rows - start[1]], -1)
         reach = np.clip(offset @ along, -0.3, length)
-        radius = 0.031 - 0.02 * reach.clip(0) ** 2
+        radius = 0.038 - 0.03 * reach.clip(0) ** 2
         distance = np.linalg.norm(offset - reach[..., None] * along, axis=-1)
         height = np.maximum(height, 1 - (distance / radius) ** 2)
     light = np.sqrt(np.clip(height, 0.05, 1)) * rng.uniform(0.4, 0.75)
@@ -272,13 +272,15 @@ def develop(picture: np.ndarray, source: Source, rng: np.random.Generator) -> np
     picture = np.clip(picture, 0, 1)
     if source.gamma != 1:
         picture = cv2.pow(picture, source.gamma)
-    small = max(8, round(size * source.detail))
+    small = round(source.detail)
     if small < size:
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
         picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
     if source.blur * size > 0.25:
         picture = cv2.GaussianBlur(picture, (0, 0), source.blur * size)
-    grain = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(source.noise)
+    grain = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(
+        source.noise * min(1, size / 128)
+    )
     return np.clip((picture + grain) * 255, 0, 255).astype(np.uint8)
 
 
