@@ -215,7 +215,7 @@ def test_expression_is_seen_in_the_pictures():
     person = draw_person(rig, np.random.default_rng(4))
     for emotion in EMOTIONS:
         rng = np.random.default_rng(1)
-        act = perform(emotion, 12, person.habits, rig.action_names, rng, shown=(0.5, 0.6), strength=(1.0, 1.0))
+        act = perform(emotion, 12, draw_habits(rng), rig.action_names, rng, shown=(0.5, 0.6), strength=(1.0, 1.0))
         source = draw_source(rng)
         shot = draw_shot(12, 96, source, person.skin, rng)
         still = type(shot)(
@@ -272,7 +272,7 @@ def test_rig_file():
 def test_gaze_turns_the_eyes_and_nothing_else():
     rig = load_rig()
     person = draw_person(rig, np.random.default_rng(0))
-    act = perform("Neutral", 4, person.habits, rig.action_names, np.random.default_rng(0))
+    act = perform("Neutral", 4, draw_habits(np.random.default_rng(0)), rig.action_names, np.random.default_rng(0))
     still = type(act)(**{**vars(act), "actions": act.actions * 0, "gaze": np.array([[0, 0], [20, 0], [0, 20], [0, 0]])})
     rest, left, up, again = deform(rig, person, still)
     assert np.array_equal(rest, again)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dfer_zoo.synthetic.expressions import Habits, draw_habits
 from dfer_zoo.synthetic.rig import ATLAS_HEIGHT, ATLAS_WIDTH, PATCH, ROWS, SKIN_WIDTH, Rig, azimuth
 
 SKIN_TONES = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420")
@@ -35,7 +34,6 @@ class Person:
         long_hair: Length below the chin of the hair that falls behind the face, in metres; 0 for none.
         hair_width: Half the width of that hair at the ears, in metres.
         glasses: Linear BGR of the frames, or None.
-        habits: The person's way of expressing emotions.
     """
 
     head: np.ndarray
@@ -47,7 +45,6 @@ class Person:
     long_hair: float
     hair_width: float
     glasses: np.ndarray | None
-    habits: Habits
 
 
 def noise_field(height: int, width: int, cells: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
@@ -133,7 +130,6 @@ def draw_person(rig: Rig, rng: np.random.Generator) -> Person:
         long_hair=float(rng.uniform(0.03, 0.15)) if hairdo is not None and rng.random() < 0.45 else 0.0,
         hair_width=float(rng.uniform(0.085, 0.105)),
         glasses=linear(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))]) if rng.random() < 0.13 else None,
-        habits=draw_habits(rng),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.synthetic.appearance import draw_person
-from dfer_zoo.synthetic.expressions import perform
+from dfer_zoo.synthetic.expressions import draw_habits, perform
 from dfer_zoo.synthetic.render import SUPERSAMPLING, render_clip
 from dfer_zoo.synthetic.rig import load_rig
 from dfer_zoo.synthetic.scene import draw_occluders, draw_shot, draw_source
@@ -40,7 +40,8 @@ def contact_sheet(people: int = 10, seed: int = 0, size: int = 128, tile: int = 
         for column in range(people):
             person = draw_person(rig, np.random.default_rng([seed, column]))
             rng = np.random.default_rng([seed, column, row])
-            act = perform(emotion, FRAMES, person.habits, rig.action_names, rng, strength=(0.8, 1.1), shared=0)
+            habits = draw_habits(np.random.default_rng([seed, column, len(EMOTIONS)]))
+            act = perform(emotion, FRAMES, habits, rig.action_names, rng, strength=(0.8, 1.1), shared=0)
             source = draw_source(rng)
             shot = draw_shot(FRAMES, round(size * SUPERSAMPLING), source, person.skin, rng)
             occluders = draw_occluders(FRAMES, size, person.skin, rng)

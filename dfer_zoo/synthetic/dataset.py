@@ -17,7 +17,7 @@ import numpy as np
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.synthetic.appearance import Person, draw_person
-from dfer_zoo.synthetic.expressions import Performance, perform
+from dfer_zoo.synthetic.expressions import Habits, Performance, draw_habits, perform
 from dfer_zoo.synthetic.plan import SCENES, Balance, Clip, Layout, make_plan
 from dfer_zoo.synthetic.render import SUPERSAMPLING, render_clip
 from dfer_zoo.synthetic.rig import load_rig
@@ -30,8 +30,8 @@ MARKER = "synthetic.json"
 CLIP_TABLE = "synthetic_clips.csv"
 """Table of the clips with what no real dataset tells: identity, source, timing. Loaders do not read it."""
 
-# Streams of random numbers under one seed: (seed, stream, number).
-_PLAN, _PERSON, _SOURCE, _ACT, _FILM, _FILES = range(6)
+# Streams of random numbers under one seed, as (seed, stream, number); stream 0 is the plan's.
+_PERSON, _HABITS, _SOURCE, _ACT, _FILM, _FILES = range(1, 7)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,14 @@ def frame_numbers(layout: Layout, clip: Clip, seed: int) -> list[str]:
 
 @lru_cache(maxsize=64)
 def person_of(seed: int, number: int) -> Person:
-    """Identity `number` of a set."""
+    """Looks of identity `number` of a set."""
     return draw_person(load_rig(), np.random.default_rng([seed, _PERSON, number]))
+
+
+@lru_cache(maxsize=256)
+def habits_of(seed: int, number: int) -> Habits:
+    """Expressive habits of identity `number` of a set."""
+    return draw_habits(np.random.default_rng([seed, _HABITS, number]))
 
 
 @lru_cache(maxsize=256)
@@ -83,15 +89,13 @@ def source_of(seed: int, number: int) -> Source:
 def performance_of(job: Job, clip: Clip) -> Performance:
     """What the face does in a clip."""
     rng = np.random.default_rng([job.seed, _ACT, clip.index])
-    person = person_of(job.seed, clip.person)
-    names = load_rig().action_names
-    return perform(clip.emotion, clip.frames, person.habits, names, rng, job.shown, job.strength)
+    habits = habits_of(job.seed, clip.person)
+    return perform(clip.emotion, clip.frames, habits, load_rig().action_names, rng, job.shown, job.strength)
 
 
 def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     """Render a clip into its folder; the folder appears complete or not at all."""
     clip, folder = item
-    cv2.setNumThreads(1)
     rng = np.random.default_rng([job.seed, _FILM, clip.index])
     person, source = person_of(job.seed, clip.person), source_of(job.seed, clip.source)
     shot = draw_shot(clip.frames, round(job.size * SUPERSAMPLING), source, person.skin, rng)
@@ -189,7 +193,7 @@ def render_all(job: Job, items: list[tuple[Clip, str]], workers: int) -> Iterato
         return
     # Spawned, not forked: the caller may hold threads of torch or OpenCV, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(partial(render_to_disk, job), items, chunksize=4)
 
 
