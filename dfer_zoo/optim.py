@@ -75,7 +75,7 @@ class SAM(torch.optim.AdamW):
             loss = closure()
         climbed = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         weights = [p.clone() for p in climbed]
-        statistics = [(buffer, buffer.clone()) for buffer in (self.net.buffers() if self.net else ())]
+        statistics = [(buffer, buffer.clone()) for buffer in (() if self.net is None else self.net.buffers())]
         self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in climbed])
         scale = self.rho / (self.grad_norm + 1e-12)
         for p in climbed:

@@ -143,6 +143,14 @@ def test_any_bag_size(instances: int) -> None:
     assert make_net(instances=instances)(torch.randn(CLIP)).logits.shape == (2, 7)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_it_exports_with_any_batch_size() -> None:
+    net = make_net().eval()
+    exported = torch.export.export(net, (torch.randn(CLIP),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    clips = torch.randn(5, *CLIP[1:])
+    torch.testing.assert_close(exported.module()(clips), net(clips), rtol=1e-4, atol=1e-5)
+
+
 def test_clips_do_not_depend_on_their_batch_at_evaluation() -> None:
     net = make_net().eval()
     clips = torch.randn(CLIP)

@@ -90,7 +90,7 @@ class WeightedLSTM(nn.Module):
             The hidden states ``(B, N, hidden)``.
         """
         from_input, weight_from_input = self.input_gates(x), self.input_weight(x)
-        h = c = x.new_zeros(len(x), self.hidden_weight.in_features)
+        h = c = x.new_zeros(x.shape[0], self.hidden_weight.in_features)
         states = []
         for t in range(x.shape[1]):
             i, f, candidate, o = (from_input[:, t] + self.hidden_gates(h)).chunk(4, dim=1)
