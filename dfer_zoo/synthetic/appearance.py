@@ -183,7 +183,8 @@ def paint_skin(
     kind = rng.random()  # of beard: stubble, full or round the mouth, moustache, none
     lip = skin * [0.5, 0.46, 0.82] * rng.uniform(0.75, 1.1)
     if kind > 0.6:
-        lip = linear(LIPSTICKS[int(rng.integers(len(LIPSTICKS)))]) * rng.uniform(0.7, 1.2)
+        worn = linear(LIPSTICKS[int(rng.integers(len(LIPSTICKS)))]) * rng.uniform(0.7, 1.2)
+        lip = worn * (1 - 0.75 * dark)
     blend(lip, step(rig.texel_lips, 0.25, 0.65) * rng.uniform(0.6, 1.0))
     blend(lip * 0.25, bump(y, -0.0665, 0.0012) * step(across, 0.024, 0.02) * 0.7)
 

@@ -239,7 +239,7 @@ def render_clip(
     middle = eyes.mean(0)
     shadow = soft_shadow(person, rig.triangles, shot.lights[0].direction, rng).astype(np.float32)
     shadow = np.where(rig.part == 0, shadow, np.maximum(shadow, 0.5)).astype(np.float32)
-    gloss = np.where(rig.part == 0, person.gloss * (1 + 2 * rig.lips), 0.02).astype(np.float32)
+    gloss = np.where(rig.part == 0, person.gloss * (1 + rig.lips), 0.02).astype(np.float32)
     eye_triangle = np.isin(rig.part[rig.triangles[:, 0]], (1, 2))
     atlas = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 4), np.float32)
     atlas[..., :3] = person.albedo

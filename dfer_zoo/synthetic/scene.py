@@ -147,7 +147,7 @@ def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.
     rim = unit(-side * rng.uniform(100, 150), rng.uniform(0, 40))
     hue = source.hue * (1 + rng.normal(0, 0.025, 3))
     strength = source.contrast * rng.uniform(0.8, 1.2)
-    exposure = rng.uniform(0.9, 1.4) * (0.30 / float(skin.mean())) ** 0.55
+    exposure = rng.uniform(0.9, 1.4) * (0.30 / float(skin.mean())) ** 0.45
     lights = (
         Light(key, exposure * 1.35 * strength * hue),
         Light(fill, exposure * rng.uniform(0.05, 0.35) * (2 - hue)),
