@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dfer_zoo.data.base import Batch
-from dfer_zoo.errors import CheckpointError, InputError
+from dfer_zoo.errors import InputError
 from dfer_zoo.losses import cross_entropy, robust_contrastive
 from dfer_zoo.models.hdf import HDF
 from dfer_zoo.nets.hdf import (
@@ -24,7 +24,6 @@ from dfer_zoo.nets.hdf import (
     TemporalBranch,
     dct_filters,
 )
-from dfer_zoo.nets.x3d import X3D, TimePaddedConv3d
 
 SMALL = {"width_factor": 0.5, "depth_factor": 0.5, "dam_stage": 2}
 CLIP = (2, 3, 4, 64, 64)
@@ -277,56 +276,6 @@ def test_dam_takes_the_last_place_that_fits(size: int, stage: int) -> None:
     net = make_net(size=size, dam_stage=None)
     assert net.dam_stage == stage
     net(torch.randn(1, 3, 4, size, size))
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 1, 1)])
-def test_bf16_convolutions_have_the_gradients_of_float32(kernel: tuple[int, int, int], frames: int) -> None:
-    """On CPU the kernel for channels-last clips shorter than the convolution's is wrong."""
-    convolution = TimePaddedConv3d(8, 8, kernel, padding=tuple(k // 2 for k in kernel), groups=8, bias=False)
-    x = torch.randn(4, 8, frames, 16, 16).to(memory_format=torch.channels_last_3d)
-    gradients = []
-    for dtype in (torch.float32, torch.bfloat16):
-        convolution.to(dtype, memory_format=torch.channels_last_3d).zero_grad()
-        y = convolution(x.to(dtype))
-        y.backward(torch.linspace(-9, 9, y.numel()).cos().view_as(y).to(dtype))
-        gradients.append(convolution.weight.grad.float().flatten())
-    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
-
-
-def test_published_x3d_s() -> None:
-    net = X3D()
-    assert net.channels == (24, 24, 48, 96, 192)
-    assert [len(stage.res_blocks) for stage in net.blocks[1:]] == [3, 5, 11, 7]
-
-
-def test_x3d_loads_pytorchvideos_file_without_the_head(tmp_path) -> None:
-    trained = X3D()
-    state = {**trained.state_dict(), "blocks.5.proj.weight": torch.zeros(400, 2048)}
-    torch.save({"model_state": state}, tmp_path / "X3D_S.pyth")
-    loaded = X3D(str(tmp_path / "X3D_S.pyth"))
-    assert all(
-        torch.equal(a, b) for a, b in zip(trained.state_dict().values(), loaded.state_dict().values(), strict=True)
-    )
-
-
-def test_x3d_refuses_weights_that_do_not_fit(tmp_path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere"):
-        X3D("nowhere.pyth")
-    torch.save({"model_state": {"blocks.0.conv.weight": torch.zeros(1)}}, tmp_path / "other.pyth")
-    with pytest.raises(CheckpointError, match="X3D-S"):
-        X3D(str(tmp_path / "other.pyth"))
-    with pytest.raises(InputError, match="pretrained: false"):
-        X3D("any.pyth", width_factor=1.0)
-
-
-def test_x3d_offline_says_what_to_do(monkeypatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("dfer_zoo.nets.x3d.load_state_dict_from_url", offline)
-    with pytest.raises(CheckpointError, match="pretrained: false"):
-        X3D(True)
 
 
 def test_wrong_places_for_dam_are_refused() -> None:
