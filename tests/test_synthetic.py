@@ -54,7 +54,7 @@ def test_same_bytes_for_any_number_of_workers(dfew, tmp_path):
 def test_seed_changes_the_clips(dfew, tmp_path):
     clip = make_plan("dfew", 35, 0, "auto", (4, 6))[0]
     for seed, same in ((0, True), (1, False)):
-        job = Job("dfew", tmp_path / str(seed), seed, 32, (0.45, 1.0), (0.55, 1.1))
+        job = Job("dfew", tmp_path / str(seed), seed, 32, (0.6, 1.0), (0.8, 1.2), 7.0)
         render_to_disk(job, (clip, "00001"))
         again = [file.read_bytes() for file in sorted((tmp_path / str(seed) / "00001").iterdir())]
         first = [file.read_bytes() for file in sorted((dfew / "Clip" / "clip_224x224" / "00001").iterdir())]
@@ -100,6 +100,7 @@ def test_refuses_its_own_folder_with_other_arguments(dfew):
         {"frames": (9, 5)},
         {"shown": (0.0, 0.5)},
         {"strength": (0.5, 2.0)},
+        {"pose": 45},
         {"balance": "fair"},
         {"layout": "affwild"},
     ],
@@ -217,7 +218,7 @@ def test_expression_is_seen_in_the_pictures():
         rng = np.random.default_rng(1)
         act = perform(emotion, 12, draw_habits(rng), rig.action_names, rng, shown=(0.5, 0.6), strength=(1.0, 1.0))
         source = draw_source(rng)
-        shot = draw_shot(12, 96, source, person.skin, rng)
+        shot = draw_shot(12, 96, source, person.skin, 7, rng)
         still = type(shot)(
             **{**vars(shot), "angles": shot.angles[:1].repeat(12, 0), "place": shot.place[:1].repeat(12, 0)}
         )
@@ -318,7 +319,7 @@ def test_generating_never_imports_torch(tmp_path):
         "from dfer_zoo.synthetic import synthesize\n"
         "from dfer_zoo.synthetic.dataset import Job, render_to_disk\n"
         "from dfer_zoo.synthetic.plan import Clip\n"
-        f"job = Job('dfew', Path({str(tmp_path)!r}), 0, 32, (0.5, 1.0), (0.5, 1.0))\n"
+        f"job = Job('dfew', Path({str(tmp_path)!r}), 0, 32, (0.5, 1.0), (0.5, 1.0), 7.0)\n"
         "render_to_disk(job, (Clip(0, 'Happy', 0, 0, 0, 4), '00001'))\n"
         "assert 'torch' not in sys.modules"
     )

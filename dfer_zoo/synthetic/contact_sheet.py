@@ -43,7 +43,7 @@ def contact_sheet(people: int = 10, seed: int = 0, size: int = 128, tile: int = 
             habits = draw_habits(np.random.default_rng([seed, column, len(EMOTIONS)]))
             act = perform(emotion, FRAMES, habits, rig.action_names, rng, strength=(0.8, 1.1), shared=0)
             source = draw_source(rng)
-            shot = draw_shot(FRAMES, round(size * SUPERSAMPLING), source, person.skin, rng)
+            shot = draw_shot(FRAMES, round(size * SUPERSAMPLING), source, person.skin, 7, rng)
             occluders = draw_occluders(FRAMES, size, person.skin, rng)
             picture = render_clip(person, act, shot, source, occluders, size, rng)[int(act.shown.argmax())]
             picture = cv2.resize(picture, (tile, tile), interpolation=cv2.INTER_AREA)

@@ -44,6 +44,7 @@ class Job:
     size: int
     shown: tuple[float, float]
     strength: tuple[float, float]
+    pose: float
 
 
 def clip_folders(layout: Layout, plan: list[Clip]) -> list[str]:
@@ -98,7 +99,7 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     clip, folder = item
     rng = np.random.default_rng([job.seed, _FILM, clip.index])
     person, source = person_of(job.seed, clip.person), source_of(job.seed, clip.source)
-    shot = draw_shot(clip.frames, round(job.size * SUPERSAMPLING), source, person.skin, rng)
+    shot = draw_shot(clip.frames, round(job.size * SUPERSAMPLING), source, person.skin, job.pose, rng)
     occluders = draw_occluders(clip.frames, job.size, person.skin, rng)
     pictures = render_clip(person, performance_of(job, clip), shot, source, occluders, job.size, rng)
     target = job.root / folder
@@ -205,8 +206,9 @@ def synthesize(
     size: int = 128,
     balance: Balance = "auto",
     frames: tuple[int, int] = (16, 40),
-    shown: tuple[float, float] = (0.45, 1.0),
-    strength: tuple[float, float] = (0.55, 1.1),
+    shown: tuple[float, float] = (0.6, 1.0),
+    strength: tuple[float, float] = (0.8, 1.2),
+    pose: float = 7.0,
     workers: int | None = None,
 ) -> Path:
     """Generate labelled clips of rendered faces in the on-disk layout of DFEW or FERV39k.
@@ -226,6 +228,8 @@ def synthesize(
         frames: Smallest and largest number of frames of a clip.
         shown: Range of the share of a clip in which its label shows. Smaller is harder.
         strength: Range of the strength of the expressions. Smaller is harder.
+        pose: Standard deviation of the head's yaw in degrees, 0 to 20; pitch and roll vary in proportion. Larger is
+            harder.
         workers: Processes; None for one per processor core.
 
     Returns:
@@ -236,7 +240,7 @@ def synthesize(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    check_arguments(layout, clips, seed, size, balance, frames, shown, strength, workers)
+    check_arguments(layout, clips, seed, size, balance, frames, shown, strength, pose, workers)
     root = Path(root)
     plan = make_plan(layout, clips, seed, balance, frames)
     arguments = {
@@ -250,9 +254,10 @@ def synthesize(
         "frames": list(frames),
         "shown": list(shown),
         "strength": list(strength),
+        "pose": pose,
     }
     claim(root, arguments)
-    job = Job(layout, root, seed, size, tuple(shown), tuple(strength))
+    job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
     folders = clip_folders(layout, plan)
     for leftover in {(root / folder).parent for folder in folders}:
         for temporary in leftover.glob(".*.part") if leftover.is_dir() else ():
@@ -284,6 +289,7 @@ def check_arguments(
     frames: tuple[int, int],
     shown: tuple[float, float],
     strength: tuple[float, float],
+    pose: float,
     workers: int | None,
 ) -> None:
     """Refuse arguments out of range.
@@ -302,6 +308,7 @@ def check_arguments(
         (4 <= frames[0] <= frames[1], f"frames={tuple(frames)}: smallest and largest number of frames, at least 4."),
         (0 < shown[0] <= shown[1] <= 1, f"shown={tuple(shown)}: a range of shares in (0, 1]."),
         (0 < strength[0] <= strength[1] <= 1.3, f"strength={tuple(strength)}: a range of strengths in (0, 1.3]."),
+        (0 <= pose <= 20, f"pose={pose}: 0 to 20 degrees."),
         (workers is None or workers >= 1, f"workers={workers}: 1 or more, or none given for one per core."),
     )
     for holds, message in rules:

@@ -149,9 +149,9 @@ class Performance:
 
 def draw_habits(rng: np.random.Generator) -> Habits:
     """Draw a person's way of expressing emotions."""
-    lean = rng.normal(0, 0.12)
+    lean = rng.normal(0, 0.08)
     resting = {
-        "browDown": 0.25,
+        "browDown": 0.2,
         "browInnerUp": 0.2,
         "mouthFrown": 0.2,
         "mouthSmile": 0.15,
@@ -159,9 +159,9 @@ def draw_habits(rng: np.random.Generator) -> Habits:
         "eyeWide": 0.15,
     }
     return Habits(
-        strength=float(rng.uniform(0.75, 1.15)),
+        strength=float(rng.uniform(0.85, 1.15)),
         sides=(float(1 + lean), float(1 - lean)),
-        unit_strength={unit: float(np.clip(rng.normal(1, 0.18), 0.5, 1.4)) for unit in ACTION_UNITS},
+        unit_strength={unit: float(np.clip(rng.normal(1, 0.15), 0.6, 1.4)) for unit in ACTION_UNITS},
         variants={emotion: int(rng.integers(len(PROTOTYPES[emotion]))) for emotion in EMOTIONS},
         resting={name: float(limit * rng.uniform(0, 1) ** 2) for name, limit in resting.items()},
     )
@@ -227,8 +227,8 @@ def perform(
     habits: Habits,
     names: tuple[str, ...],
     rng: np.random.Generator,
-    shown: tuple[float, float] = (0.45, 1.0),
-    strength: tuple[float, float] = (0.55, 1.1),
+    shown: tuple[float, float] = (0.6, 1.0),
+    strength: tuple[float, float] = (0.8, 1.2),
     shared: float = 0.6,
 ) -> Performance:
     """Draw the facial actions of a clip.
@@ -267,16 +267,16 @@ def perform(
 
     # Frames that show something else: another emotion for a moment, and speech.
     free = 1 - level
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         other = EMOTIONS[int(rng.integers(len(EMOTIONS)))]
         width, centre = rng.uniform(2, 5), rng.uniform(0, frames)
         pulse = np.exp(-(((time - centre) / width) ** 2)) * rng.uniform(0.2, 0.5)
         other_units = PROTOTYPES[other][int(rng.integers(len(PROTOTYPES[other])))]
         actions += (pulse * free)[:, None] * actions_of(other_units, habits, names)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         begin, length = rng.uniform(-0.3, 0.8) * frames, rng.uniform(0.3, 1.0) * frames
         talking = ((time > begin) & (time < begin + length)) * (1 - 0.7 * level) * rng.uniform(0.5, 1.0)
-        shapes = {"jawOpen": 0.3, "mouthFunnel": 0.4, "mouthPucker": 0.35, "mouthLowerDown": 0.4, "mouthStretch": 0.3}
+        shapes = {"jawOpen": 0.2, "mouthFunnel": 0.4, "mouthPucker": 0.35, "mouthLowerDown": 0.4, "mouthStretch": 0.3}
         for name, limit in shapes.items():
             beat = np.clip(smooth_noise(frames, rng.uniform(2.5, 4.5), rng), 0, 1.5) * limit * talking
             for action in (name, name + "Left", name + "Right"):

@@ -13,7 +13,7 @@ from dfer_zoo.synthetic.scene import Light, Occluder, Shot, Source, develop, vig
 
 SUPERSAMPLING = 1.5
 """Pixels rendered for each pixel kept, along each axis."""
-EYE_LEVEL = 0.40
+EYE_LEVEL = 0.37
 """Height of the eyes in the picture, from its top."""
 WRAP = np.array([0.10, 0.16, 0.32], np.float32)
 """How far light creeps around the skin in each colour (BGR): red light scatters most under skin."""

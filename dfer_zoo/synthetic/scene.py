@@ -131,7 +131,7 @@ def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.random.Generator) -> Shot:
+def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, pose: float, rng: np.random.Generator) -> Shot:
     """Draw light, camera and surroundings of a clip.
 
     Args:
@@ -139,6 +139,7 @@ def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.
         size: Width and height of the rendered picture in pixels.
         source: Style of the source.
         skin: (3,) reflectance of the person's skin, which the exposure makes up for in part.
+        pose: Standard deviation of the head's yaw in degrees; pitch and roll vary in proportion.
         rng: Random generator.
     """
     side = 1 if rng.random() < 0.5 else -1
@@ -154,11 +155,11 @@ def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.
         Light(rim, exposure * (rng.uniform(0.2, 0.9) if rng.random() < 0.4 else 0.0) * np.ones(3)),
     )
     ambient = exposure * (0.75 - 0.5 * strength) * (1 + rng.normal(0, 0.03, 3))
-    yaw = rng.normal(0, 10) + rng.uniform(1, 5) * smooth_noise(frames, 14, rng)
-    pitch = rng.normal(0, 5) + rng.uniform(0.5, 3) * smooth_noise(frames, 12, rng)
-    roll = rng.normal(0, 2.5) + rng.uniform(0.3, 1.5) * smooth_noise(frames, 12, rng)
-    shake = rng.uniform(0.001, 0.006)
-    place = rng.normal(0, 0.012, 2) + np.stack([shake * smooth_noise(frames, 2, rng) for _ in range(2)], 1)
+    yaw = rng.normal(0, pose) + rng.uniform(0.1, 0.4) * pose * smooth_noise(frames, 14, rng)
+    pitch = rng.normal(0, 0.5 * pose) + rng.uniform(0.05, 0.25) * pose * smooth_noise(frames, 12, rng)
+    roll = rng.normal(0, 0.2 * pose) + rng.uniform(0.03, 0.12) * pose * smooth_noise(frames, 12, rng)
+    shake = rng.uniform(0.001, 0.004)
+    place = rng.normal(0, 0.009, 2) + np.stack([shake * smooth_noise(frames, 2, rng) for _ in range(2)], 1)
     zoom = 1 + 0.008 * smooth_noise(frames, 3, rng)
     drift = 0.5 + 0.1 * np.stack([smooth_noise(frames, 20, rng) for _ in range(2)], 1)
     return Shot(
@@ -167,7 +168,7 @@ def draw_shot(frames: int, size: int, source: Source, skin: np.ndarray, rng: np.
         ground=ambient * rng.uniform(0.35, 0.9),
         angles=np.stack([np.clip(pitch, -16, 16), np.clip(yaw, -32, 32), np.clip(roll, -9, 9)], 1),
         place=place,
-        width=0.18 * source.margin * rng.uniform(0.96, 1.04) * zoom,
+        width=0.158 * source.margin * rng.uniform(0.96, 1.04) * zoom,
         distance=float(rng.uniform(0.6, 2.5)),
         background=draw_background(size * 5 // 4, rng),
         drift=np.clip(drift, 0, 1),
