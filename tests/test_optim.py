@@ -21,8 +21,8 @@ def make_net() -> nn.Module:
 
 def make_batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    draw = lambda: torch.randn(6, 4, generator=generator, dtype=torch.float64)  # noqa: E731
-    return [(draw(), torch.randint(0, 3, (6,), generator=generator)) for _ in range(count)]
+    clips = torch.randn(count, 6, 4, generator=generator, dtype=torch.float64)
+    return list(zip(clips, torch.randint(0, 3, (count, 6), generator=generator), strict=True))
 
 
 def closure_of(net: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]):
