@@ -1,8 +1,12 @@
 """The command line. What it prints by itself needs neither torch nor lightning, so it comes at once."""
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import signature
+from itertools import takewhile
+from typing import get_origin
 
 TRAINER_VERBS = {
     "fit": "train a model on a dataset, then test the checkpoint chosen on validation clips",
@@ -45,15 +49,31 @@ def main(args: Sequence[str] | None = None) -> int:
 
             run(args)
             return 0
-        from jsonargparse import auto_cli
-
-        module, function = COMMANDS[command][0].split(":")
-        status = auto_cli(getattr(import_module(module), function), args=args[1:], prog=f"dfer-zoo {command}")
+        status = call(command, args[1:])
         return status if isinstance(status, int) else 0
     except InputError as error:
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
         console.print(str(error), markup=False, highlight=False)
         return 2
+
+
+def call(command: str, words: list[str]) -> object:
+    """Parse the words after a command by the signature of its function, and call it.
+
+    Required arguments are positional, but for `synthesize`, where the order of two names would be a guess; a list takes
+    all words up to the first option.
+    """
+    from jsonargparse import ArgumentParser
+
+    module, name = COMMANDS[command][0].split(":")
+    function = getattr(import_module(module), name)
+    parser = ArgumentParser(prog=f"dfer-zoo {command}")
+    parser.add_function_arguments(function, as_positional=command != "synthesize")
+    first = next(iter(signature(function).parameters.values()))
+    if get_origin(first.annotation) is list:
+        count = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
+        words = [json.dumps(words[:count])] * (count > 0) + words[count:]
+    return function(**parser.parse_args(words))
 
 
 def print_help() -> None:

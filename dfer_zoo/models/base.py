@@ -48,7 +48,10 @@ class DFERModel(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["net"])
-        self.net = net.to(memory_format=torch.channels_last_3d)  # the order in which clips come from the loader
+        self.net = net
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}  # the order in which clips leave the loader
+        for weight in net.parameters():
+            weight.data = weight.data.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
         if compile:
             self.net.compile()
         self.register_buffer("mean", torch.tensor(net.mean).view(3, 1, 1, 1), persistent=False)
