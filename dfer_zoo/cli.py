@@ -25,10 +25,12 @@ class DFERCLI(LightningCLI):
     """LightningCLI that names the run folder, continues an interrupted run, and tests what it has trained."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add where a run goes; hand the seed to the data module."""
+        """Add where a run goes; hand the seed to the data and the clips' shape to the model."""
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        for shared in ("frames", "size"):  # passed over by models without such an argument
+            parser.link_arguments(f"data.init_args.{shared}", f"model.init_args.{shared}")
 
     @property
     def settings(self):

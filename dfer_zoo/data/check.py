@@ -19,6 +19,7 @@ from dfer_zoo.data.ferv39k import FERV39k
 from dfer_zoo.data.reading import FrameFolder
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError
+from dfer_zoo.results import WIDE
 
 
 @dataclass
@@ -67,8 +68,13 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
         for emotion, count in zip(EMOTIONS, counts, strict=True):
             if count == 0:
                 report.errors.append(f"{name}: no clip is labelled {emotion}.")
-        if name in expected and counts != expected[name]:
-            report.notes.append(f"{name}: {counts} clips of each class; the published set has {expected[name]}.")
+    differ = [name for name, counts in report.counts.items() if counts != expected.get(name, counts)]
+    if differ:
+        report.notes.append(
+            f"{len(differ)} of {len(expected)} splits do not have the published numbers of clips, first {differ[0]}: "
+            f"{report.counts[differ[0]]} where the published set has {expected[differ[0]]}. "
+            "Expected of generated data; of the real set it means that the download is incomplete."
+        )
     tests = [set(table["name"]) for name, table in tables.items() if name.endswith("test")]
     if len(tests) > 1 and len(tests) == len(splits):
         repeated = sum(map(len, tests)) - len(set.union(*tests))
@@ -128,7 +134,7 @@ def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, ev
         splits = {"clips": Clips(where)}
     report = examine(splits, expected, every_frame)
 
-    console = Console()
+    console = Console(width=max(Console().width, WIDE))
     if report.counts:
         table = Table(title=f"{data} at {Path(where)}")
         for column in ("split", *EMOTIONS, "clips"):

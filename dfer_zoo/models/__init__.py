@@ -5,10 +5,12 @@ from pathlib import Path
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.models.base import DFERModel
 from dfer_zoo.models.baselines import Baseline
+from dfer_zoo.models.hdf import HDF
 from dfer_zoo.models.m3dfel import M3DFEL
+from dfer_zoo.models.micacl import MICACL
 from dfer_zoo.nets.r3d import read_weights
 
-__all__ = ["M3DFEL", "Baseline", "DFERModel", "load"]
+__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "load"]
 
 
 def load(checkpoint: str | Path) -> DFERModel:
