@@ -9,7 +9,7 @@ from dfer_zoo.synthetic.appearance import Person, bump, step
 from dfer_zoo.synthetic.expressions import Performance
 from dfer_zoo.synthetic.raster import lit_from, rasterise, vertex_normals
 from dfer_zoo.synthetic.rig import ATLAS_HEIGHT, ATLAS_WIDTH, SKIN_WIDTH, Rig, load_rig
-from dfer_zoo.synthetic.scene import Light, Occluder, Shot, Source, develop, vignette
+from dfer_zoo.synthetic.scene import Light, Occluder, Shot, Source, automatic_exposure, develop, vignette
 
 SUPERSAMPLING = 1.5
 """Pixels rendered for each pixel kept, along each axis."""
@@ -291,6 +291,8 @@ def render_clip(
             opacity = cv2.warpAffine(thing.opacity, shift, (size, size), borderMode=cv2.BORDER_REPLICATE)[..., None]
             colour = cv2.warpAffine(thing.colour, shift, (size, size), borderMode=cv2.BORDER_REPLICATE)
             picture += (colour - picture) * opacity
+        if frame == 0:
+            corners = corners * np.float32(automatic_exposure(picture))
         picture *= corners * np.float32(shot.flicker[frame])
         pictures.append(develop(picture, source, rng))
     return pictures
