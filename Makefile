@@ -1,0 +1,73 @@
+# Recipes. `make help` lists them; every one that needs the environment creates it.
+MODEL  ?= m3dfel
+DATA   ?= dfew
+FOLD   ?=
+RUN    ?=
+ROOT   ?=
+ARGS   ?=
+QUICK  ?=
+PYTHON ?= python3
+
+BIN   := .venv/bin
+READY := .venv/installed
+DFER  := $(BIN)/dfer-zoo
+FIT    = $(DFER) fit --config experiments/trainer.yaml --config experiments/data/$(DATA).yaml --config experiments/model/$(MODEL).yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test train evaluate predict twin check-data compare lint
+
+help:  ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  MODEL= $(basename $(notdir $(wildcard experiments/model/*.yaml)))"
+	@echo "  DATA=  $(basename $(notdir $(wildcard experiments/data/*.yaml)))"
+	@echo "  FOLD=1..5 (dfew)   QUICK=1 (the recipe for 2 CPU cores)   ARGS='--trainer.max_epochs 10' (any option)"
+
+install: $(READY)  ## create the environment in .venv
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a minute or two; the log is .venv/install.log)"
+	@$(BIN)/python -m pip install --upgrade pip > .venv/install.log 2>&1 \
+		&& $(BIN)/python -m pip install --editable '.[dev]' >> .venv/install.log 2>&1 \
+		|| { tail -n 20 .venv/install.log; exit 1; }
+	@touch $@
+
+train: $(READY)  ## train MODEL= on DATA= (FOLD=), then test the chosen checkpoint; interrupted, it continues
+	$(FIT) $(if $(QUICK),--config experiments/quick.yaml) $(if $(FOLD),--data.fold $(FOLD)) $(ARGS)
+
+evaluate: $(READY)  ## test the chosen checkpoint of RUN=runs/<model>-<data>/<version>
+	@test -n "$(RUN)" || { echo "Which run? make evaluate RUN=runs/<model>-<data>/<version>"; exit 2; }
+	$(DFER) test --config '$(RUN)/config.yaml' --ckpt_path '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+
+predict: $(READY)  ## classify the videos in ROOT= with the checkpoint of RUN=
+	@test -n "$(RUN)" -a -n "$(ROOT)" || { echo "make predict RUN=runs/<model>-<data>/<version> ROOT=folder"; exit 2; }
+	$(DFER) predict --config '$(RUN)/config.yaml' --data Clips --data.root '$(ROOT)' --ckpt_path '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+
+compare: $(READY)  ## put all finished runs into one table with figures
+	$(DFER) compare $(if $(RUN),$(RUN),$(patsubst %/evaluations/test-best_val.json,%,$(wildcard runs/*/*/evaluations/test-best_val.json))) $(ARGS)
+
+twin: $(READY)  ## generate data for DATA=dfew|ferv39k where `make train` looks for it
+	$(DFER) synthesize --layout $(DATA) --root data/$(DATA) $(ARGS)
+
+check-data: $(READY)  ## say what is wrong with the data set DATA= on disk
+	$(DFER) check $(DATA) $(ARGS)
+
+# The demonstration: generated faces, the papers' models, one table. QUICK=1 trains two of them.
+DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
+DEMO_RUN     = demo/runs/$(1)-dfew/fold1-seed0
+
+demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
+	$(DFER) synthesize --layout dfew --root demo/data $(DEMO_DATA)
+	$(foreach model,$(DEMO_MODELS),test -f $(call DEMO_RUN,$(model))/evaluations/test-best_val.json || \
+		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='--data.root demo/data --runs demo/runs' &&) true
+	$(DFER) compare $(foreach model,$(DEMO_MODELS),$(call DEMO_RUN,$(model))) --out demo/results
+	$(foreach model,$(DEMO_MODELS),$(DFER) gallery $(call DEMO_RUN,$(model)) --out demo/results/clips-$(model).png &&) true
+	@echo "The table (comparison.csv) and the pictures are in $(CURDIR)/demo/results"
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(READY)  ## format and lint
+	$(BIN)/ruff format
+	$(BIN)/ruff check
