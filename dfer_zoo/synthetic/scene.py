@@ -255,10 +255,10 @@ def draw_occluders(frames: int, size: int, skin: np.ndarray, rng: np.random.Gene
 
 
 def automatic_exposure(picture: np.ndarray) -> float:
-    """Factor on linear light by which a camera brings the middle of the picture (linear BGR) near half brightness."""
+    """Factor on linear light: brings the middle of a linear BGR picture half the way (log scale) to mid brightness."""
     size = picture.shape[0]
     middle = picture[size // 6 : -size // 6, size // 6 : -size // 6]
-    return float((0.5 / np.sqrt(np.clip(middle, 0, 1)).mean()))
+    return float(0.5 / np.sqrt(np.clip(middle, 0, 1)).mean())
 
 
 def develop(picture: np.ndarray, source: Source, rng: np.random.Generator) -> np.ndarray:
