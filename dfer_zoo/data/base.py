@@ -93,8 +93,9 @@ class ClipBatches(Sampler):
     """Yield batches of (epoch, index) pairs: a device's part of every global batch.
 
     The clips of an epoch are cut into ``ceil(n / batch_size)`` global batches whose sizes differ by at most one: none
-    is left out and no batch is a small remainder. In training each device gets equally many clips of a global batch
-    (what does not divide is left to the next epoch); in evaluation every clip goes to exactly one device.
+    is left out and no batch is a small remainder. There are fewer batches where a device would get no clip of one. In
+    training each device gets equally many clips of a global batch (what does not divide is left to the next epoch); in
+    evaluation every clip goes to exactly one device.
 
     Args:
         labels: ``(n,)`` ids of the clips.
@@ -122,7 +123,7 @@ class ClipBatches(Sampler):
         if len(labels) < devices:
             raise InputError(f"{len(labels)} clips cannot be shared by {devices} devices. Use fewer devices.")
         self.labels = labels
-        self.batches = -(-len(labels) // max(batch_size, devices))
+        self.batches = min(-(-len(labels) // batch_size), len(labels) // devices)
         self.training = training
         self.seed = seed
         self.balanced = balanced
@@ -158,8 +159,8 @@ class ClipBatches(Sampler):
 def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split a training table into a training and a validation part, stratified by label.
 
-    Each class gives ``round(fraction * n_c)`` clips, at least one where it has two or more. The choice depends on the
-    names and the seed alone, not on the order of the rows.
+    Each class gives ``round(fraction * n_c)`` clips, and where it has two or more at least one and not all. The choice
+    depends on the names and the seed alone, not on the order of the rows.
 
     Args:
         clips: table with columns ``name`` and ``label``.
@@ -173,8 +174,7 @@ def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[p
     clips = clips.sort_values("name", ignore_index=True)
     chosen: list[int] = []
     for _, rows in clips.groupby("label"):
-        count = len(rows)
-        wanted = max(round(fraction * count), 1) if count > 1 else 0
+        wanted = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
         chosen.extend(rng.permutation(rows.index.to_numpy())[:wanted].tolist())
     is_val = clips.index.isin(chosen)
     return clips[~is_val].reset_index(drop=True), clips[is_val].reset_index(drop=True)
@@ -261,8 +261,9 @@ class DFERData(L.LightningDataModule):
         """
         if split not in self.tables:
             if split in ("train", "val"):
-                parts = split_validation(self.read_split("train"), self.val_fraction, self.split_seed)
-                self.tables.update(zip(("train", "val"), map(self._with_sources, parts), strict=True))
+                both = self._with_sources(self.read_split("train"))
+                parts = split_validation(both, self.val_fraction, self.split_seed)
+                self.tables.update(zip(("train", "val"), parts, strict=True))
             else:
                 self.tables[split] = self._with_sources(self.read_split(split))
         return self.tables[split]
