@@ -124,7 +124,7 @@ def _read_rows(path: Path) -> list[tuple[str, int]]:
         name, label = row["video_name"], row["label"]
         if not (name.isascii() and name.isdecimal() and len(name) <= 9):
             raise DataError(f"{path}, line {line}: video_name is {name[:40]!r}, expected a number such as 1 or 00001.")
-        if not (label.isascii() and label.isdecimal() and int(label[:9]) <= len(EMOTIONS)):
+        if not (label.isascii() and label.isdecimal() and len(label) <= 9 and int(label) <= len(EMOTIONS)):
             raise DataError(f"{path}, line {line}: label is {label[:40]!r}, expected 1 to {len(EMOTIONS)}.")
         rows.append((f"{int(name):05d}", int(label)))
     return rows
