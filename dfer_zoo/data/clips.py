@@ -71,13 +71,9 @@ class Clips(DFERData):
     def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
         """Return the videos and frame folders, each folder listed once."""
         paths = [str(self.root / name) for name in names]
-        folders = [path for path in paths if Path(path).is_dir()]
-        frames = dict(zip(folders, list_frames(folders), strict=True))
         return [
-            (FrameFolder(path, frames[path]) if frames[path] else None)
-            if path in frames
-            else (VideoFile(path) if Path(path).is_file() else None)
-            for path in paths
+            FrameFolder(path, files) if files else VideoFile(path) if Path(path).is_file() else None
+            for path, files in zip(paths, list_frames(paths), strict=True)
         ]
 
     def _scan_folder(self) -> pd.DataFrame:
@@ -110,7 +106,7 @@ def _label_id(label: str, where: str, required: bool) -> int:
     by_name = {name.lower(): index for index, name in enumerate(EMOTIONS)}
     if label.lower() in by_name:
         return by_name[label.lower()]
-    if label.isascii() and label.isdecimal() and int(label[:9]) < len(EMOTIONS):
+    if label.isascii() and label.isdecimal() and len(label) <= 9 and int(label) < len(EMOTIONS):
         return int(label)
     names = ", ".join(f"{name} ({index})" for index, name in enumerate(EMOTIONS))
     raise DataError(f"{where}: label is {label[:40]!r}, expected one of {names}.")

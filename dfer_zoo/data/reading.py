@@ -159,7 +159,11 @@ def _upright(frame) -> np.ndarray:
 
 
 def list_frames(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """List the image files of many folders in order of time, each folder once; a missing folder has none."""
+    """List the image files of many folders in order of time, each folder once; a missing folder has none.
+
+    Raises:
+        DataError: a folder that may not be read, or whose name no file system takes.
+    """
 
     def names(folder: str | os.PathLike) -> tuple[str, ...]:
         try:
@@ -167,6 +171,8 @@ def list_frames(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
                 found = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
         except (FileNotFoundError, NotADirectoryError):
             return ()
+        except OSError as error:
+            raise DataError(f"The folder {folder} cannot be listed: {error.strerror}.") from error
         return tuple(sorted(found, key=natural_key))
 
     with ThreadPoolExecutor(16) as pool:  # the time is the file system's, not ours
