@@ -1,14 +1,15 @@
 """Which frames of a clip are shown to a net.
 
-Both rules cut the clip into T integer segments, segment i being the frames ``floor(i n / T)`` to
-``floor((i + 1) n / T) - 1`` of n, so every index lies inside the clip and time never runs backwards.
+Both rules take one frame from each of T equal parts of the clip, so every index lies inside the clip and time never
+runs backwards. Training draws it from the integer segment ``floor(i n / T)`` to ``floor((i + 1) n / T) - 1`` of the n
+frames, evaluation takes the one at the middle of the part, ``floor((i + 1/2) n / T)``.
 """
 
 import numpy as np
 
 
 def centred(count: int, frames: int) -> np.ndarray:
-    """Choose the middle frame of every segment: the rule of every evaluation.
+    """Choose the frame at the middle of every part: the rule of every evaluation.
 
     Clips shorter than `frames` are stretched evenly: frames repeat, none is dropped.
 
