@@ -49,7 +49,7 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
     Args:
         splits: for each name such as ``fold 1``, the data module whose train and test split are checked.
         expected: the published class counts by the name of split and part, such as ``fold 1 train``.
-        every_frame: decode every frame instead of the first of each clip.
+        every_frame: decode every frame of a folder instead of the first; of a video always the first.
     """
     report = Report()
     tables: dict[str, pd.DataFrame] = {}
@@ -58,7 +58,8 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
             try:
                 tables[f"{name} {part}"] = data.read_split(part)
             except DataError as error:
-                report.errors.append(str(error))
+                if str(error) not in report.errors:  # a split may need the file of the other
+                    report.errors.append(str(error))
         if f"{name} train" in tables and f"{name} test" in tables:
             both = set(tables[f"{name} train"]["name"]) & set(tables[f"{name} test"]["name"])
             if both:
@@ -89,7 +90,8 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
         return report
     missing = [name for name, source in zip(names, sources, strict=True) if source is None]
     if missing:
-        report.errors.append(f"{len(missing)} clips are missing or have no frames: {', '.join(missing[:10])}, ...")
+        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        report.errors.append(f"{len(missing)} clips are missing or have no frames: {shown}.")
     report.errors.extend(_read_all([source for source in sources if source is not None], every_frame))
     return report
 
@@ -112,7 +114,7 @@ def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, ev
     Args:
         data: which dataset.
         root: its folder; data/<dataset> by default.
-        every_frame: decode every frame instead of the first of each clip.
+        every_frame: decode every frame of a folder instead of the first; of a video always the first.
 
     Returns:
         Exit status: 0 if a training may start, 1 if something is wrong.
