@@ -1,0 +1,172 @@
+"""Frames come back from folders and videos: the ones asked for, upright, or a plain error."""
+
+import struct
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from conftest import write_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfer_zoo.data import sampling
+from dfer_zoo.data.reading import FrameFolder, VideoFile, count_packets, list_frames, natural_key, read_image
+from dfer_zoo.errors import DataError
+
+IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+CLOCKWISE = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+"""Display matrices of an MP4 track: as stored, and turned a quarter clockwise by the player."""
+
+
+def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 4_000_000
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def numbered(count: int) -> list[np.ndarray]:
+    """Frames whose grey value is 12 times their number."""
+    return [np.full((32, 48, 3), 12 * number, np.uint8) for number in range(count)]
+
+
+def numbers(frames: list[np.ndarray]) -> list[int]:
+    return [round(float(frame.mean()) / 12) for frame in frames]
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True), st.sampled_from(["{}.jpg", "frame_{}.png", "{:04d}.jpg"]))
+def test_natural_order_is_the_order_of_the_numbers(values, pattern):
+    names = [pattern.format(value) for value in values]
+    assert sorted(names, key=natural_key) == [pattern.format(value) for value in sorted(values)]
+
+
+@given(st.lists(st.text()))
+def test_any_names_can_be_ordered(names):
+    assert sorted(sorted(names, key=natural_key)) == sorted(names)
+
+
+def test_list_frames_takes_images_only_in_order_of_time(tmp_path):
+    for name in ("10.jpg", "9.JPG", "1.png", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).touch()
+    missing, file = tmp_path / "nowhere", tmp_path / "notes.txt"
+    assert list_frames([tmp_path, missing, file, ""]) == [("1.png", "9.JPG", "10.jpg"), (), (), ()]
+
+
+def test_a_folder_name_that_no_file_system_takes_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="cannot be listed"):
+        list_frames([tmp_path / ("9" * 300)])
+
+
+def test_frame_folder_reads_the_frames_asked_for(tmp_path):
+    write_clip(tmp_path / "clip", ["1.jpg", "2.jpg", "10.jpg"], color=3)
+    clip = FrameFolder(str(tmp_path / "clip"), list_frames([tmp_path / "clip"])[0])
+    counts = []
+    frames = clip.read(lambda count: counts.append(count) or np.array([0, 0, 2]))
+    assert counts == [3]
+    assert [round(frame[..., 1].mean() / 8) for frame in frames] == [0, 0, 2]
+    assert [round(frame[..., 0].mean()) for frame in frames] == [pytest.approx(110, abs=3)] * 3  # red comes first
+    assert max(frame[..., 2].mean() for frame in frames) < 4
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 cut off"])
+def test_an_unreadable_frame_is_named(tmp_path, content):
+    (tmp_path / "7.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=r"7\.jpg .* not a readable image"):
+        FrameFolder(str(tmp_path), ("7.jpg",)).read(lambda count: np.array([0]))
+
+
+def test_a_vanished_frame_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"8\.jpg cannot be read: No such file"):
+        read_image(tmp_path / "8.jpg")
+
+
+def test_a_grey_picture_has_three_channels(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 9), 77, np.uint8))
+    assert (read_image(tmp_path / "grey.png") == np.full((8, 9, 3), 77)).all()
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mpeg4"), (".mp4", "libx264"), (".mkv", "mpeg4")])
+def test_video_frames_are_exact(tmp_path, suffix, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    frames = numbered(20)
+    path = write_video(tmp_path / f"clip{suffix}", frames, codec)
+    assert count_packets(str(path)) == 20
+    clip = VideoFile(str(path))
+    expected = np.array([frame.mean() for frame in frames])
+    for wanted in ([0], [19], [0, 7, 8, 19], [3, 3, 3, 11], list(range(20)), sampling.centred(20, 6).tolist()):
+        read = clip.read(lambda count, wanted=wanted: np.array(wanted))
+        assert [int(np.abs(expected - frame.mean()).argmin()) for frame in read] == wanted
+    assert read[0].shape == (32, 48, 3)
+    assert read[0].dtype == np.uint8
+
+
+def test_a_short_video_is_stretched(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", numbered(3))
+    frames = VideoFile(str(path)).read(lambda count: sampling.centred(count, 8))
+    assert numbers(frames) == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_colours_of_a_video_are_rgb(tmp_path):
+    path = write_video(tmp_path / "red.mp4", [np.full((32, 32, 3), (200, 40, 20), np.uint8)] * 3)
+    (frame,) = VideoFile(str(path)).read(lambda count: np.array([1]))
+    assert np.abs(frame.mean(axis=(0, 1)) - (200, 40, 20)).max() < 8
+
+
+def test_a_video_filmed_upright_is_turned_upright(tmp_path):
+    upright = np.zeros((64, 32, 3), np.uint8)
+    upright[:16] = 240  # bright above
+    stored = np.ascontiguousarray(np.rot90(upright))
+    path = write_video(tmp_path / "phone.mp4", [stored] * 3)
+    content = path.read_bytes()
+    start = content.index(IDENTITY, content.index(b"tkhd"))
+    path.write_bytes(content[:start] + CLOCKWISE + content[start + len(IDENTITY) :])
+    (frame,) = VideoFile(str(path)).read(lambda count: np.array([0]))
+    assert frame.shape == (64, 32, 3)
+    assert np.abs(frame.astype(int) - upright).mean() < 8
+
+
+@pytest.mark.parametrize("content", [b"", b"this is a text file, whatever its name says\n" * 40])
+def test_what_is_no_video_is_a_data_error(tmp_path, content):
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"talk\.mp4 is not a video"):
+        VideoFile(str(path)).read(lambda count: np.array([0]))
+
+
+def test_a_missing_video_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.mp4"):
+        VideoFile(str(tmp_path / "gone.mp4")).read(lambda count: np.array([0]))
+
+
+def test_sound_without_pictures_is_a_data_error(tmp_path):
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(DataError, match="no video stream"):
+        VideoFile(str(path)).read(lambda count: np.array([0]))
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_cut_off_video_gives_its_frames_or_a_data_error(tmp_path, kept):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(20)]
+    path = write_video(tmp_path / "cut.mkv", frames, "mpeg4")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    read = VideoFile(str(path)).read(lambda count: sampling.centred(count, 4))
+    assert len(read) == 4
+    mp4 = write_video(tmp_path / "cut.mp4", frames, "mpeg4")  # its index stands at the end
+    mp4.write_bytes(mp4.read_bytes()[: int(kept * len(content))])
+    with pytest.raises(DataError, match=r"cut\.mp4"):
+        VideoFile(str(mp4)).read(lambda count: sampling.centred(count, 4))
