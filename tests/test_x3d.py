@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from dfer_zoo.errors import CheckpointError, InputError
-from dfer_zoo.nets.x3d import X3D, TimePaddedConv3d
+from dfer_zoo.nets.r3d import TimePaddedConv3d
+from dfer_zoo.nets.x3d import X3D
 
 
 def test_published_x3d_s() -> None:

@@ -23,24 +23,35 @@ FULL_WIDTH = 64
 """Channels of the stem in the published networks; the last stage has eight times as many."""
 
 
-class Conv3x3x3(Conv3DSimple):
-    """torchvision's 3x3x3 convolution, with correct gradients in bf16 on CPU.
+class TimePaddedConv3d(nn.Conv3d):
+    """A convolution with correct gradients in bf16 on CPU for clips shorter than its kernel.
 
-    The CPU kernel's weight gradient is wrong in bf16 where the input has exactly two time steps. Padding the time
-    axis before the convolution instead of inside it is the same function and takes another kernel.
+    There the CPU kernel's weight gradient is wrong, or not finite, from two frames on. Padding the time axis before the
+    convolution instead of inside it is the same function and takes another kernel.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, T, H, W)``."""
-        if x.shape[2] == 2 and self.stride[0] == 1 and x.device.type == "cpu":
-            x = F.pad(x, (0, 0, 0, 0, 1, 1))
-            return F.conv3d(x, self.weight, self.bias, self.stride, (0, *self.padding[1:]))
-        return super().forward(x)
+        if not 1 < x.shape[2] < self.kernel_size[0] or x.device.type != "cpu":
+            return super().forward(x)
+        time, *space = self.padding
+        x = F.pad(x, (0, 0, 0, 0, time, time))
+        return F.conv3d(x, self.weight, self.bias, self.stride, (0, *space), self.dilation, self.groups)
+
+
+def pad_time_first(net: nn.Module) -> None:
+    """Make every convolution over time in `net` a `TimePaddedConv3d`; parameters and their names stay.
+
+    The libraries that build the networks have no argument for the class of their convolutions.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
+            module.__class__ = TimePaddedConv3d
 
 
 CONVOLUTIONS = {
-    "r3d_18": (Conv3x3x3, Conv3x3x3, Conv3x3x3, Conv3x3x3),
-    "mc3_18": (Conv3x3x3, Conv3DNoTemporal, Conv3DNoTemporal, Conv3DNoTemporal),
+    "r3d_18": (Conv3DSimple, Conv3DSimple, Conv3DSimple, Conv3DSimple),
+    "mc3_18": (Conv3DSimple, Conv3DNoTemporal, Conv3DNoTemporal, Conv3DNoTemporal),
     "r2plus1d_18": (Conv2Plus1D, Conv2Plus1D, Conv2Plus1D, Conv2Plus1D),
 }
 
@@ -73,6 +84,7 @@ class R3D(VideoResNet):
             layer = self._make_layer(BasicBlock, convolution, width * 2**stage, 2, stride=1 if stage == 0 else 2)
             setattr(self, f"layer{stage + 1}", layer)
         self.out_features = 8 * width
+        pad_time_first(self)
         _initialise(self)
         load_torchvision_weights(self, architecture, width, pretrained)
 
@@ -181,16 +193,19 @@ def read_weights(path: str | Path) -> Mapping[str, Tensor]:
     """Read a state dict from a local file without running any code in it.
 
     Raises:
-        CheckpointError: no such file, or not a file of tensors.
+        CheckpointError: no such file, or not a file of named tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no weights file {path}. Pass an existing file, or pretrained: false.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated classes for a damaged or foreign file
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is not a file of PyTorch weights ({first_line}). Download it again.") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not named weights. Pass a state dict's file.")
+    return content
 
 
 def load_matching(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

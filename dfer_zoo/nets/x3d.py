@@ -8,34 +8,17 @@ import warnings
 from collections.abc import Mapping
 from urllib.error import URLError
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
 from dfer_zoo.errors import CheckpointError, InputError
-from dfer_zoo.nets.r3d import load_matching, read_weights
+from dfer_zoo.nets.r3d import load_matching, pad_time_first, read_weights
 
 FULL_WIDTH_FACTOR = 2.0
 """Width factor of X3D-XS, S and M: 24, 24, 48, 96 and 192 channels after the stem and the four stages."""
 
 FULL_DEPTH_FACTOR = 2.2
 """Depth factor of X3D-XS, S and M: 3, 5, 11 and 7 blocks in the four stages."""
-
-
-class TimePaddedConv3d(nn.Conv3d):
-    """A convolution with correct gradients in bf16 on CPU for clips shorter than its kernel.
-
-    There the CPU kernel's weight gradient is wrong, or not finite, from two frames on. Padding the time axis before the
-    convolution instead of inside it is the same function and takes another kernel.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``(B, C, T, H, W)``."""
-        if x.shape[2] >= self.kernel_size[0] or x.device.type != "cpu":
-            return super().forward(x)
-        time, *space = self.padding
-        x = F.pad(x, (0, 0, 0, 0, time, time))
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, *space), self.dilation, self.groups)
 
 
 class X3D(nn.Module):
@@ -78,9 +61,7 @@ class X3D(nn.Module):
         # SiLU is the default's function (pytorchvideo's Swish) as a native operator.
         net = create_x3d(width_factor=width_factor, depth_factor=depth_factor, inner_act=nn.SiLU, head_activation=None)
         self.blocks = net.blocks[:-1]
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
-                module.__class__ = TimePaddedConv3d  # create_x3d has no argument for the class of its convolutions
+        pad_time_first(self)
         stages = [stage.res_blocks[-1].branch2.conv_c.out_channels for stage in self.blocks[1:]]
         self.channels = (self.blocks[0].norm.num_features, *stages)
         self.out_features = self.channels[-1]
