@@ -1,5 +1,7 @@
 """Small datasets in the real on-disk layouts, made of random pictures."""
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -89,3 +91,34 @@ def own_dfew(tmp_path: Path) -> Path:
 def own_ferv39k(tmp_path: Path) -> Path:
     """A FERV39k that a test may damage."""
     return write_ferv39k(tmp_path / "ferv39k")
+
+
+@pytest.fixture
+def own_clips(tmp_path: Path) -> Path:
+    """A folder of clips and its csv that a test may damage."""
+    return write_clips(tmp_path / "clips")
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each folder has been listed, in whatever way."""
+    counter: Counter = Counter()
+
+    def counting(listing):
+        def listed(folder="."):
+            counter[os.fspath(folder)] += 1
+            return listing(folder)
+
+        return listed
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    return counter
+
+
+def content(frames: np.ndarray) -> tuple[int, list[int]]:
+    """Return the class and the frame numbers that `write_clip` wrote into ``(T, H, W, 3)`` RGB frames."""
+    red, green = (np.asarray(frames, float)[..., channel].mean(axis=(1, 2)) for channel in (0, 1))
+    labels = {round(value) for value in (red - 20) / 30}
+    assert len(labels) == 1, "frames of several classes in one clip"
+    return labels.pop(), [round(value) for value in green / 8]
