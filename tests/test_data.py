@@ -1,0 +1,231 @@
+"""What every dataset shares: the validation split, the batches, reproducible randomness, the loaders."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import content
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dfer_zoo.data import DFEW
+from dfer_zoo.data.base import ClipBatches, split_validation
+from dfer_zoo.errors import InputError
+
+LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def clip_table(labels: list[int]) -> pd.DataFrame:
+    return pd.DataFrame({"name": [f"{i:05d}" for i in range(len(labels))], "label": labels})
+
+
+def indices(batches: ClipBatches) -> list[list[int]]:
+    return [[index for _, index in batch] for batch in batches]
+
+
+@given(LABELS, st.floats(0.01, 0.99), SEEDS)
+def test_validation_clips_are_a_share_of_every_class(labels, fraction, seed):
+    table = clip_table(labels)
+    train, val = split_validation(table, fraction, seed)
+    assert sorted([*train["name"], *val["name"]]) == table["name"].tolist()
+    assert pd.concat([train, val]).sort_values("name", ignore_index=True).equals(table)
+    for label, count in table["label"].value_counts().items():
+        held_out = (val["label"] == label).sum()
+        assert abs(held_out - fraction * count) <= 1
+        if count > 1:
+            assert 1 <= held_out < count, "every class is in both parts"
+
+
+@given(LABELS, SEEDS, st.randoms())
+def test_validation_clips_do_not_depend_on_the_order_of_rows(labels, seed, random):
+    table = clip_table(labels)
+    order = list(range(len(labels)))
+    random.shuffle(order)
+    for part, shuffled in zip(
+        split_validation(table, 0.2, seed), split_validation(table.iloc[order], 0.2, seed), strict=True
+    ):
+        assert part.equals(shuffled)
+
+
+def test_validation_clips_depend_on_the_seed():
+    table = clip_table([0, 1] * 50)
+    chosen = {tuple(split_validation(table, 0.1, seed)[1]["name"]) for seed in range(5)}
+    assert len(chosen) == 5
+
+
+@given(st.integers(1, 300), st.integers(1, 80), st.integers(1, 9))
+def test_evaluation_sees_every_clip_exactly_once_on_any_number_of_devices(count, batch_size, devices):
+    assume(count >= devices)
+    shares = [indices(ClipBatches(np.zeros(count, int), batch_size, rank=r, devices=devices)) for r in range(devices)]
+    assert sorted(index for share in shares for batch in share for index in batch) == list(range(count))
+    assert len({len(share) for share in shares}) == 1, "every device takes equally many steps"
+    assert all(batch for share in shares for batch in share)
+    sizes = [sum(map(len, batches)) for batches in zip(*shares, strict=True)]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(batch_size, 2 * devices - 1)
+
+
+@given(st.integers(1, 300), st.integers(1, 80), st.integers(1, 9), st.integers(0, 3), st.booleans())
+def test_training_shares_are_equal_and_disjoint(count, batch_size, devices, epoch, balanced):
+    assume(count >= devices)
+    labels = np.arange(count) % 7
+    shares = []
+    for rank in range(devices):
+        batches = ClipBatches(labels, batch_size, training=True, balanced=balanced, rank=rank, devices=devices)
+        batches.set_epoch(epoch)
+        shares.append(list(batches))
+        assert len(shares[-1]) == len(batches)
+    for parts in zip(*shares, strict=True):
+        assert len({len(part) for part in parts}) == 1
+        assert len(parts[0]) >= 1
+        assert {e for part in parts for e, _ in part} == {epoch}
+    if not balanced:
+        seen = [index for share in shares for batch in share for _, index in batch]
+        assert len(seen) == len(set(seen))
+        assert count - len(seen) <= (devices - 1) * len(shares[0])
+
+
+@given(st.integers(8, 300), st.integers(1, 20), st.integers(1, 4), SEEDS)
+def test_global_batches_are_the_same_on_any_number_of_devices(count, share, devices, seed):
+    batch_size = 2 * devices * share
+    labels = np.zeros(count, int)
+    alone = indices(ClipBatches(labels, batch_size, training=True, seed=seed))
+    shares = [
+        indices(ClipBatches(labels, batch_size, training=True, seed=seed, rank=rank, devices=devices))
+        for rank in range(devices)
+    ]
+    together = [set().union(*parts) for parts in zip(*shares, strict=True)]
+    assert together == [set(batch[: len(batch) // devices * devices]) for batch in alone]
+
+
+def test_epochs_and_seeds_shuffle_anew():
+    def order(epoch: int, seed: int) -> tuple[int, ...]:
+        batches = ClipBatches(np.zeros(50, int), 8, training=True, seed=seed)
+        batches.set_epoch(epoch)
+        return tuple(batches.order())
+
+    assert len({order(epoch, seed) for epoch in range(3) for seed in range(3)}) == 9
+    assert order(2, 1) == order(2, 1)
+    assert sorted(order(2, 1)) == list(range(50))
+
+
+def test_balanced_draws_make_classes_equally_likely():
+    labels = np.repeat([0, 2, 5], [800, 190, 10])
+    drawn = []
+    for epoch in range(20):
+        batches = ClipBatches(labels, 64, training=True, balanced=True)
+        batches.set_epoch(epoch)
+        drawn += [labels[index] for batch in indices(batches) for index in batch]
+    share = np.bincount(drawn, minlength=7) / len(drawn)
+    assert len(drawn) == 20_000
+    assert share[[0, 2, 5]] == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert share.sum() == pytest.approx(share[[0, 2, 5]].sum())
+
+
+def test_fewer_clips_than_devices():
+    with pytest.raises(InputError, match="3 clips cannot be shared by 4 devices"):
+        ClipBatches(np.zeros(3, int), 8, devices=4)
+
+
+@pytest.fixture(scope="module")
+def data(dfew_root) -> DFEW:
+    return DFEW(str(dfew_root), frames=4, size=24, batch_size=6, workers=0, seed=5)
+
+
+def by_name(loader, epoch: int) -> dict[str, torch.Tensor]:
+    loader.sampler.set_epoch(epoch)
+    return {name: video for batch in loader for name, video in zip(batch.name, batch.video, strict=True)}
+
+
+def test_a_batch_is_what_the_nets_take(data):
+    batch = next(iter(data.train_dataloader()))
+    assert batch.video.shape == (len(batch.name), 3, 4, 24, 24)
+    assert batch.video.dtype == torch.uint8
+    assert batch.video.is_contiguous(memory_format=torch.channels_last_3d)
+    assert batch.label.dtype == torch.int64
+    assert batch.label.tolist() == [(int(name) - 1) % 7 for name in batch.name]
+
+
+def test_an_epoch_holds_every_clip_once(data):
+    for split, count in (("train", 49), ("val", 7), ("test", 14)):
+        batches = list(data.loader(split))
+        assert len(batches) == len(data.loader(split))
+        assert sorted(name for batch in batches for name in batch.name) == sorted(data.clips(split)["name"])
+        assert sum(len(batch.name) for batch in batches) == count
+        assert max(len(batch.name) for batch in batches) - min(len(batch.name) for batch in batches) <= 1
+
+
+def test_clips_do_not_depend_on_workers_or_batches(data, dfew_root):
+    """What a clip looks like is a function of seed, epoch and name."""
+    expected = by_name(data.train_dataloader(), 3)
+    options = {"frames": 4, "size": 24, "seed": 5}
+    parallel = by_name(DFEW(str(dfew_root), workers=2, batch_size=6, **options).train_dataloader(), 3)
+    regrouped = by_name(DFEW(str(dfew_root), workers=0, batch_size=11, **options).train_dataloader(), 3)
+    assert parallel.keys() == regrouped.keys() == expected.keys()
+    for name, video in expected.items():
+        assert torch.equal(parallel[name], video)
+        assert torch.equal(regrouped[name], video)
+
+
+def test_workers_see_the_epoch(data, dfew_root):
+    loader = DFEW(str(dfew_root), frames=4, size=24, batch_size=6, workers=1, seed=5).train_dataloader()
+    first, second, again = by_name(loader, 0), by_name(loader, 1), by_name(loader, 0)
+    changed = [name for name in first if not torch.equal(first[name], second[name])]
+    assert len(changed) > 40
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_training_clips_change_with_the_seed_and_evaluation_clips_never(data, dfew_root):
+    other = DFEW(str(dfew_root), frames=4, size=24, batch_size=6, workers=0, seed=6)
+    assert data.clips("val")["name"].tolist() == other.clips("val")["name"].tolist(), "the split has its own seed"
+    train, val = data.dataset("train"), data.dataset("val")
+    assert sum((train.clip(i) != other.dataset("train").clip(i)).any() for i in range(49)) > 40
+    for index in range(7):
+        assert (val.clip(index, epoch=0) == val.clip(index, epoch=9)).all()
+        assert (val.clip(index) == other.dataset("val").clip(index)).all()
+
+
+def test_training_shows_other_frames_each_epoch_in_order_of_time(dfew_root):
+    data = DFEW(str(dfew_root), frames=4, size=24, jitter=0, hue=0)
+    dataset = data.dataset("train")
+    seen = {tuple(content(dataset.clip(0, epoch))[1]) for epoch in range(12)}
+    assert len(seen) > 3
+    for times in seen:
+        assert [time // 3 for time in times] == [0, 1, 2, 3]
+
+
+def test_two_devices_share_the_test_clips(dfew_root):
+    names = []
+    for rank in range(2):
+        data = DFEW(str(dfew_root), frames=2, size=24, batch_size=4, workers=0)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        names += [name for batch in data.test_dataloader() for name in batch.name]
+    assert sorted(names) == sorted(data.clips("test")["name"])
+
+
+def test_class_counts_are_those_of_the_training_part(data):
+    assert data.class_counts == [7] * 7
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("frames", 0),
+        ("size", 15),
+        ("batch_size", 0),
+        ("val_fraction", 0.0),
+        ("val_fraction", 1.0),
+        ("crop_scale", (0.9, 0.5)),
+        ("crop_scale", (0.0, 1.0)),
+        ("flip", 1.5),
+        ("jitter", -0.1),
+        ("hue", 0.6),
+        ("workers", -1),
+    ],
+)
+def test_options_out_of_range_are_refused(option, value):
+    with pytest.raises(InputError, match=rf"data\.{option} is .*; allowed: "):
+        DFEW(**{option: value})
