@@ -170,3 +170,21 @@ def test_a_cut_off_video_gives_its_frames_or_a_data_error(tmp_path, kept):
     mp4.write_bytes(mp4.read_bytes()[: int(kept * len(content))])
     with pytest.raises(DataError, match=r"cut\.mp4"):
         VideoFile(str(mp4)).read(lambda count: sampling.centred(count, 4))
+
+
+def test_a_video_whose_index_promises_more_is_chosen_from_again(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "clip.mp4", numbered(10))
+    monkeypatch.setattr("dfer_zoo.data.reading.count_packets", lambda path: 14)
+    counts = []
+    frames = VideoFile(str(path)).read(lambda count: counts.append(count) or sampling.centred(count, 5))
+    assert counts == [14, 10]
+    assert numbers(frames) == sampling.centred(10, 5).tolist()
+
+
+def test_a_video_of_which_no_frame_can_be_decoded(tmp_path):
+    path = write_video(tmp_path / "blank.mp4", numbered(5))
+    raw = path.read_bytes()
+    start, end = raw.index(b"mdat") + 4, raw.index(b"moov") - 4
+    path.write_bytes(raw[:start] + bytes(end - start) + raw[end:])
+    with pytest.raises(DataError, match=r"blank\.mp4 has no readable video frame"):
+        VideoFile(str(path)).read(lambda count: sampling.centred(count, 5))
