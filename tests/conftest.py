@@ -84,19 +84,19 @@ def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_dfew(tmp_path: Path) -> Path:
     """A DFEW that a test may damage."""
-    return write_dfew(tmp_path / "dfew")
+    return write_dfew(tmp_path / "dfew", frames=2)  # few: one is made for every test
 
 
 @pytest.fixture
 def own_ferv39k(tmp_path: Path) -> Path:
     """A FERV39k that a test may damage."""
-    return write_ferv39k(tmp_path / "ferv39k")
+    return write_ferv39k(tmp_path / "ferv39k", frames=2)
 
 
 @pytest.fixture
 def own_clips(tmp_path: Path) -> Path:
     """A folder of clips and its csv that a test may damage."""
-    return write_clips(tmp_path / "clips")
+    return write_clips(tmp_path / "clips", frames=2)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dfer_zoo.data import DFEW
-from dfer_zoo.data.base import ClipBatches, split_validation
+from dfer_zoo.data.base import ClipBatches, ClipDataset, split_validation
 from dfer_zoo.errors import InputError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)
@@ -168,6 +168,13 @@ def test_clips_do_not_depend_on_workers_or_batches(data, dfew_root):
     for name, video in expected.items():
         assert torch.equal(parallel[name], video)
         assert torch.equal(regrouped[name], video)
+
+
+def test_clips_do_not_depend_on_their_place_in_the_table(data):
+    whole = data.dataset("train")
+    part = ClipDataset(data.clips("train").iloc[40:30:-1], 4, data.augmentation, random_frames=True, seed=5)
+    for index, name in enumerate(part.names):
+        assert (part.clip(index, epoch=2) == whole.clip(whole.names.index(name), epoch=2)).all()
 
 
 def test_workers_see_the_epoch(data, dfew_root):

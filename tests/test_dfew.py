@@ -114,8 +114,8 @@ def test_folder_nested_in_itself(own_dfew):
     inner.rename(own_dfew / "Clip" / "moved")
     inner.mkdir()
     (own_dfew / "Clip" / "moved").rename(inner / "clip_224x224")
-    data = DFEW(str(own_dfew), frames=12, size=24)
-    assert content(data.dataset("test").clip(0)) == (0, list(range(12)))
+    data = DFEW(str(own_dfew), frames=2, size=24)
+    assert content(data.dataset("test").clip(0)) == (0, [0, 1])
 
 
 def test_sixteen_frame_release_is_read_in_order_of_time(tmp_path):

@@ -59,15 +59,15 @@ def test_frames_are_sorted_by_number(own_ferv39k):
 
 def test_the_same_number_in_other_scenes_and_emotions_is_another_clip(own_ferv39k):
     shutil.rmtree(clip_folder(own_ferv39k, "Argue/Fear/0003"))
-    write_clip(clip_folder(own_ferv39k, "Argue/Fear/0003"), ["8.jpg", "9.jpg"], color=6)
+    write_clip(clip_folder(own_ferv39k, "Argue/Fear/0003"), ["8.jpg", "9.jpg", "10.jpg"], color=6)
     data = FERV39k(str(own_ferv39k), frames=2, size=24)
     dataset = data.dataset("test")
     numbers = {name.rsplit("/", 1)[1] for name in dataset.names}
     assert numbers == {"0003"}
     assert len(set(dataset.names)) == 14
     lengths = dict(zip(dataset.names, (len(source.names) for source in dataset.sources), strict=True))
-    assert lengths.pop("Argue/Fear/0003") == 2
-    assert set(lengths.values()) == {10}
+    assert lengths.pop("Argue/Fear/0003") == 3
+    assert set(lengths.values()) == {2}
 
 
 def test_one_scene(ferv39k_root):
@@ -75,6 +75,11 @@ def test_one_scene(ferv39k_root):
     argue = FERV39k(str(ferv39k_root), scene="Argue").read_split("train")["name"]
     assert argue.tolist() == [name for name in everything if name.startswith("Argue/")]
     assert len(argue) == 21
+
+
+def test_scenes_with_alike_names_are_kept_apart(own_ferv39k):
+    csv_of(own_ferv39k).write_text("School/Sad/0001 Sad\nScholarReport/Sad/0001 Sad\n")
+    assert FERV39k(str(own_ferv39k), scene="School").read_split("train")["name"].tolist() == ["School/Sad/0001"]
 
 
 def test_a_scene_without_clips_is_an_error(ferv39k_root):

@@ -59,11 +59,11 @@ def test_any_crop_of_any_frame_has_the_size_asked_for(height, width, seed, scale
     assert crop_and_resize(np.zeros((height, width, 3), np.uint8), box, 16).shape == (16, 16, 3)
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_crops_keep_the_share_of_the_area_asked_for(seed):
-    _, _, wide, high = Augmentation(16, crop_scale=(0.3, 0.5)).draw_box(1.0, np.random.default_rng(seed))
-    assert 0.3 <= wide * high <= 0.5 + 1e-9
-    assert 3 / 4 - 1e-9 <= wide / high <= 4 / 3 + 1e-9
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 2))
+def test_crops_have_the_area_and_the_proportions_asked_for(seed, aspect):
+    _, _, wide, high = Augmentation(16, crop_scale=(0.2, 0.35)).draw_box(aspect, np.random.default_rng(seed))
+    assert 0.2 - 1e-9 <= wide * high <= 0.35 + 1e-9
+    assert 3 / 4 - 1e-9 <= wide * aspect / high <= 4 / 3 + 1e-9
 
 
 @pytest.mark.parametrize("color", ["affine", "exact"])
@@ -74,6 +74,16 @@ def test_augmentation_is_the_same_for_every_frame_of_a_clip(color):
         assert clip.shape == (4, 24, 24, 3)
         assert clip.dtype == np.uint8
         assert (clip == clip[:1]).all()
+
+
+def test_the_colour_option_chooses_the_operation():
+    """A rotation about the grey axis keeps the mean of R, G and B; a shift in HSV keeps the largest of them."""
+    frame = picture(24, 24)
+    whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "hue": 0.5}
+    affine, exact = (Augmentation(24, color=c, **whole)([frame], np.random.default_rng(1)) for c in ("affine", "exact"))
+    assert np.abs(affine.mean(axis=-1) - frame.mean(axis=-1)).max() <= 1
+    assert np.abs(exact.max(axis=-1).astype(int) - frame.max(axis=-1)).max() <= 1
+    assert np.abs(exact.mean(axis=-1) - frame.mean(axis=-1)).max() > 5
 
 
 def test_augmentation_cuts_frames_of_other_sizes_alike():
