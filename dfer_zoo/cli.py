@@ -13,7 +13,7 @@ from rich.console import Console
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
-from dfer_zoo.models import DFERModel
+from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.results import WIDE, evaluation_table
 from dfer_zoo.runs import BEST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
@@ -37,16 +37,25 @@ class DFERCLI(LightningCLI):
         """The parsed configuration of the verb."""
         return self.config[self.subcommand]
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        """Parse the words; demand a checkpoint where one is used, before Lightning takes the model's options from it.
+
+        Raises:
+            InputError: no checkpoint named, or one that cannot be used.
+        """
+        super().parse_arguments(parser, args)
+        subcommand = self.config.subcommand
+        checkpoint = self.config[subcommand].ckpt_path
+        if checkpoint:
+            if not Path(checkpoint).is_file():
+                raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
+            read_checkpoint(checkpoint)
+        elif subcommand != "fit":
+            raise InputError(f"`{subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
+
     def before_instantiate_classes(self) -> None:
-        """Demand a checkpoint where one is used, and skip pretrained weights that it would overwrite."""
-        if self.subcommand == "fit":
-            return
-        checkpoint = self.settings.ckpt_path
-        if not checkpoint:
-            raise InputError(f"`{self.subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
-        if not Path(checkpoint).is_file():
-            raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
-        if "pretrained" in self.settings.model.init_args:
+        """Skip pretrained weights that the checkpoint would overwrite."""
+        if self.subcommand != "fit" and "pretrained" in self.settings.model.init_args:
             self.settings.model.init_args.pretrained = False
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
@@ -61,19 +70,16 @@ class DFERCLI(LightningCLI):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]
                 callbacks.append(LearningRateMonitor("step"))
-            if settings.trainer.enable_checkpointing is not False:
-                callbacks.append(
-                    ModelCheckpoint(
-                        folder / "checkpoints",
-                        filename=BEST,
-                        monitor="val_war",
-                        mode="max",
-                        save_last=True,
-                        enable_version_counter=False,
-                    )
-                )
+            if settings.trainer.fast_dev_run:
+                kwargs["enable_checkpointing"] = False  # ModelCheckpoint would leave a last.ckpt even then
+            elif settings.trainer.enable_checkpointing is not False:
+                checkpoints = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+                callbacks.append(ModelCheckpoint(filename=BEST, monitor="val_war", mode="max", **checkpoints))
+                # a callback of its own: with save_last, ModelCheckpoint writes the last one only where it is the best
+                callbacks.append(ModelCheckpoint(filename=LAST, **checkpoints))
         else:
             kwargs["logger"] = False
+            self.save_config_callback = None  # without a logger it writes into the current folder
             checkpoint = Path(settings.ckpt_path)
             folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
             name = f"{SPLITS[self.subcommand]}-{checkpoint.stem}"

@@ -1,6 +1,7 @@
 """The models: what ``model:`` in yaml and ``MODEL=`` may name; one LightningModule, one recipe, a paper."""
 
 from pathlib import Path
+from typing import Any
 
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.models.base import DFERModel
@@ -10,7 +11,19 @@ from dfer_zoo.models.m3dfel import M3DFEL
 from dfer_zoo.models.micacl import MICACL
 from dfer_zoo.nets.r3d import read_weights
 
-__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "load"]
+__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "load", "read_checkpoint"]
+
+
+def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+    """Read a checkpoint written in training, without running any code of the file.
+
+    Raises:
+        CheckpointError: no such file, damaged, or not a checkpoint of this project.
+    """
+    content = read_weights(checkpoint)
+    if "dfer_zoo" not in content:
+        raise CheckpointError(f"{checkpoint} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
+    return content
 
 
 def load(checkpoint: str | Path) -> DFERModel:
@@ -25,10 +38,8 @@ def load(checkpoint: str | Path) -> DFERModel:
     Raises:
         CheckpointError: no such file, damaged, or not a checkpoint of this project.
     """
-    content = read_weights(checkpoint)
-    spec = content.get("dfer_zoo") if isinstance(content, dict) else None
-    if spec is None:
-        raise CheckpointError(f"{checkpoint} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
+    content = read_checkpoint(checkpoint)
+    spec = content["dfer_zoo"]
     classes = {name: globals()[name] for name in __all__ if isinstance(globals()[name], type)}
     if spec["model"] not in classes:
         raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")

@@ -1,0 +1,389 @@
+"""The command line, from words to run folders, on tiny datasets in the real layouts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import write_clips
+
+from dfer_zoo import models
+from dfer_zoo.__main__ import main
+from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.models import Baseline
+from dfer_zoo.profile import clips_per_second
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+DATA = sorted(path.stem for path in (EXPERIMENTS / "data").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (EXPERIMENTS / "model").glob("*.yaml"))
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def words(verb: str, data: str, model: str, root: Path, runs: Path, *more: str) -> list[str]:
+    """The words of a small run: 32 pixels, an eighth of the channels, no progress bar."""
+    configs = ("trainer", f"data/{data}", f"model/{model}", "quick")
+    small = ["--data.init_args.size=32", "--data.init_args.workers=0", "--model.init_args.width=8"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    return [
+        verb,
+        *(f"--config={EXPERIMENTS / config}.yaml" for config in configs),
+        f"--data.init_args.root={root}",
+        f"--runs={runs}",
+        *small,
+        *quiet,
+        *more,
+    ]
+
+
+def checkpoint_of(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return checkpoint_of(run, name)["state_dict"]
+
+
+def different(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
+    """Return the names of the weights that are not equal bit for bit."""
+    assert ours.keys() == theirs.keys()
+    return [key for key in ours if not torch.equal(ours[key], theirs[key])]
+
+
+@pytest.fixture(autouse=True)
+def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the speed of a model for a moment only."""
+    monkeypatch.setattr("dfer_zoo.profile.clips_per_second", partial(clips_per_second, seconds=0.0))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run_words(dfew_root: Path, runs: Path) -> list[str]:
+    return words("fit", "dfew", "r3d_18", dfew_root, runs, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1")
+
+
+@pytest.fixture(scope="module")
+def finished(run_words: list[str], runs: Path) -> Path:
+    """A run trained for two epochs and tested."""
+    assert main(run_words) == 0
+    return runs / "r3d_18-dfew" / "fold1-seed0"
+
+
+def test_every_recipe_is_found() -> None:
+    assert {"clips", "dfew", "ferv39k"} <= set(DATA)
+    assert {"hdf", "m3dfel", "m3dfel_ial", "micacl", "r3d_18"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("data", DATA)
+def test_every_pair_of_recipes_trains_two_steps(
+    data: str,
+    model: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps, changed = [], []
+
+    def remember(module: models.DFERModel, *_: object) -> None:
+        steps.append(module.global_step)
+        changed.append(torch.cat([p.detach().flatten() for p in module.net.parameters()]))
+
+    monkeypatch.setattr(models.DFERModel, "on_train_batch_start", remember)
+    root = request.getfixturevalue(f"{data}_root")
+    monkeypatch.setattr(models.DFERModel, "on_train_end", remember)
+    assert (
+        main(
+            words(
+                "fit", data, model, root, tmp_path / "runs", "--data.init_args.batch_size=4", "--trainer.fast_dev_run=2"
+            )
+        )
+        == 0
+    )
+    assert steps == [0, 1, 2]
+    assert changed[-1].isfinite().all()
+    assert not torch.equal(changed[1], changed[2])
+    assert not (tmp_path / "runs").exists(), "a trial of two steps leaves no run behind"
+
+
+def test_a_run_leaves_all_its_files(finished: Path) -> None:
+    expected = {
+        "config.yaml",
+        "cost.json",
+        "metrics.csv",
+        "checkpoints/best_val.ckpt",
+        "checkpoints/last.ckpt",
+        "evaluations/test-best_val.csv",
+        "evaluations/test-best_val.json",
+    }
+    found = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert expected <= found
+    assert any(name.startswith("events.out.tfevents") for name in found)
+    assert not [name for name in found if name.endswith(".tmp")]
+
+
+def test_config_repeats_the_run(finished: Path, dfew_root: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["model"]["init_args"]["width"] == 8
+    assert config["model"]["init_args"]["backbone"] == "r3d_18"
+    assert config["data"]["init_args"]["root"] == str(dfew_root)
+    assert config["seed_everything"] == 0
+
+
+def test_metrics_are_logged_every_step(finished: Path) -> None:
+    table = pd.read_csv(finished / "metrics.csv")
+    steps = table["train_loss"].dropna()
+    assert len(steps) == 2 * 4  # 50 training clips in batches of 16, two epochs
+    assert np.isfinite(steps).all()
+    assert table["val_war"].notna().sum() == 2
+    assert table["val_war"].dropna().between(0, 1).all()
+
+
+def test_predictions_agree_with_the_metrics(finished: Path, dfew_root: Path) -> None:
+    table = pd.read_csv(finished / "evaluations" / "test-best_val.csv", dtype={"clip": str})
+    result = json.loads((finished / "evaluations" / "test-best_val.json").read_text())
+    assert list(table) == ["clip", "label", *EMOTIONS]
+    listed = pd.read_csv(dfew_root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_1.csv")
+    assert table["clip"].tolist() == [f"{name:05d}" for name in sorted(listed["video_name"])]
+    by_name = dict(zip(listed["video_name"], listed["label"] - 1, strict=True))
+    assert table["label"].tolist() == [by_name[int(name)] for name in table["clip"]]
+    predicted = table[list(EMOTIONS)].to_numpy().argmax(1)
+    right = predicted == table["label"]
+    assert result["clips"] == len(table) == np.sum(result["confusion"])
+    assert result["war"] == pytest.approx(right.mean())
+    assert result["uar"] == pytest.approx(right.groupby(table["label"]).mean().mean())
+    for row, label in enumerate(EMOTIONS):
+        assert result["recall"][label] == pytest.approx(right[table["label"] == row].mean())
+        counts = np.bincount(predicted[table["label"] == row], minlength=7)
+        assert result["confusion"][row] == counts.tolist()
+
+
+def test_cost_is_measured(finished: Path) -> None:
+    cost = json.loads((finished / "cost.json").read_text())
+    assert cost["parameters"] == sum(
+        p.numel() for p in models.load(finished / "checkpoints/best_val.ckpt").net.parameters()
+    )
+    assert cost["gmacs_per_clip"] > 0
+    assert cost["inference_clips_per_second"] > 0
+
+
+def test_tensorboard_holds_the_losses(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    assert len(events.Scalars("train_loss")) == 8
+
+
+def test_the_same_words_after_a_finished_run_start_a_new_version(
+    finished: Path, run_words: list[str], runs: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    config = copy / "r3d_18-dfew" / "fold1-seed0" / "config.yaml"
+    config.write_text(config.read_text().replace(str(runs), str(copy)))
+    before = {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")}
+    again = [word.replace(str(runs), str(copy)) for word in run_words]
+    assert main(again) == 0
+    second = copy / "r3d_18-dfew" / "fold1-seed0-2"
+    assert (second / "evaluations" / "test-best_val.json").is_file()
+    assert {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")} == before
+    assert different(weights(second), weights(finished)) == []
+
+
+def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], runs: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    assert main([*run_words, "--seed_everything=1", "--trainer.max_epochs=1"]) == 0
+    assert (runs / "r3d_18-dfew" / "fold1-seed1" / "checkpoints" / "best_val.ckpt").is_file()
+    assert main([*run_words, "--model.init_args.lr=1e-3", "--trainer.max_epochs=1"]) == 0
+    assert (runs / "r3d_18-dfew" / "fold1-seed0-2" / "checkpoints" / "best_val.ckpt").is_file()
+    assert (finished / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(("model", "stop"), [("r3d_18", KeyboardInterrupt), ("hdf", RuntimeError)])
+def test_an_interrupted_run_continues_to_the_same_weights(
+    stop: type[BaseException], model: str, dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(runs: Path) -> Path:
+        assert main(words("fit", "dfew", model, dfew_root, runs, "--trainer.max_epochs=3")) == 0
+        return runs / f"{model}-dfew" / "fold1-seed0"
+
+    uninterrupted = fit(tmp_path / "whole")
+    assert checkpoint_of(uninterrupted)["global_step"] == 3 * 4  # the last one, whichever is the best
+
+    def interrupt(module: models.DFERModel, batch: object, batch_idx: int) -> None:
+        if module.current_epoch == 1 and batch_idx == 2:
+            raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.DFERModel, "on_train_batch_start", interrupt)
+        with pytest.raises((SystemExit, stop)):
+            fit(tmp_path / "parts")
+    run = tmp_path / "parts" / f"{model}-dfew" / "fold1-seed0"
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert not (run / "evaluations").exists()
+
+    assert fit(tmp_path / "parts") == run
+    assert [path.name for path in run.parent.iterdir()] == ["fold1-seed0"]
+    for name in ("last", "best_val"):
+        assert different(weights(run, name), weights(uninterrupted, name)) == []
+    ours, theirs = (pd.read_csv(folder / "metrics.csv") for folder in (run, uninterrupted))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    for name in ("csv", "json"):
+        evaluation = Path("evaluations") / f"test-best_val.{name}"
+        assert (run / evaluation).read_text() == (uninterrupted / evaluation).read_text()
+
+
+@pytest.mark.parametrize(("verb", "split"), [("test", "test"), ("validate", "val"), ("predict", "predict")])
+def test_verbs_on_a_checkpoint(
+    verb: str, split: str, finished: Path, dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "evaluations")
+    checkpoint = run / "checkpoints" / "best_val.ckpt"
+    assert main(words(verb, "dfew", "r3d_18", dfew_root, tmp_path / "runs", f"--ckpt_path={checkpoint}")) == 0
+    name = f"predict-best_val-{dfew_root.name}" if verb == "predict" else f"{split}-best_val"
+    assert sorted(path.name for path in (run / "evaluations").iterdir()) == [f"{name}.csv", f"{name}.json"]
+    table = pd.read_csv(run / "evaluations" / f"{name}.csv", dtype={"clip": str})
+    if verb == "validate":
+        assert len(table) == 7  # one clip of every class is held out
+        assert set(table["label"]) == set(range(7))
+    else:
+        expected = pd.read_csv(finished / "evaluations" / "test-best_val.csv", dtype={"clip": str})
+        pd.testing.assert_frame_equal(table, expected, rtol=1e-4, atol=1e-5)
+    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_predict_takes_clips_without_labels(finished: Path, tmp_path: Path) -> None:
+    root = write_clips(tmp_path / "holiday", clips=9)
+    (root / "clips.csv").unlink()
+    checkpoint = tmp_path / "model.ckpt"
+    shutil.copy(finished / "checkpoints" / "best_val.ckpt", checkpoint)
+    assert main(words("predict", "clips", "r3d_18", root, tmp_path / "runs", f"--ckpt_path={checkpoint}")) == 0
+    table = pd.read_csv(tmp_path / "evaluations" / "predict-model-holiday.csv")
+    assert table["clip"].tolist() == [f"clip {i}" for i in range(9)]
+    assert (table["label"] == -1).all()
+    assert np.isfinite(table[list(EMOTIONS)].to_numpy()).all()
+    assert not (tmp_path / "evaluations" / "predict-model-holiday.json").exists()
+
+
+def test_compare_and_gallery(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(finished), str(finished), "--out", str(tmp_path / "comparison")]) == 0
+    shown = capsys.readouterr().out
+    result = json.loads((finished / "evaluations" / "test-best_val.json").read_text())
+    assert f"{100 * result['war']:.2f}" in shown
+    assert (tmp_path / "comparison" / "confusion.png").stat().st_size > 5000
+    assert len(pd.read_csv(tmp_path / "comparison" / "comparison.csv")) == 2
+    assert main(["gallery", str(finished), "--out", str(tmp_path / "gallery.png")]) == 0
+    assert (tmp_path / "gallery.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["train"], "There is no command 'train'. There are: fit,"),
+        (["compare", "nowhere"], "nowhere is no run folder"),
+        (["gallery", "nowhere"], "nowhere is no run folder"),
+        (["check", "dfew", "--root", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_input_ends_with_status_2_and_a_plain_message(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == 2
+    shown = capsys.readouterr().err
+    assert message in " ".join(shown.split())
+    assert "Traceback" not in shown
+
+
+def test_evaluation_needs_a_checkpoint(dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words("test", "dfew", "r3d_18", dfew_root, tmp_path)) == 2
+    assert "needs --ckpt_path" in " ".join(capsys.readouterr().err.split())
+    assert main(words("test", "dfew", "r3d_18", dfew_root, tmp_path, "--ckpt_path=nowhere.ckpt")) == 2
+    assert "There is no checkpoint nowhere.ckpt" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("content", ["text", "weights"])
+def test_evaluation_refuses_what_is_no_checkpoint(
+    content: str, dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.ckpt"
+    if content == "text":
+        path.write_text("not a checkpoint")
+    else:
+        torch.save({"state_dict": {"fc.weight": torch.zeros(1)}}, path)
+    assert main(words("test", "dfew", "r3d_18", dfew_root, tmp_path, f"--ckpt_path={path}")) == 2
+    shown = "".join(capsys.readouterr().err.split())
+    assert "CheckpointError" in shown
+    assert "other.ckpt" in shown
+
+
+def test_the_checkpoint_says_which_model_is_evaluated(finished: Path, dfew_root: Path, tmp_path: Path) -> None:
+    """Its hyperparameters go before the words, so weights never meet the wrong network."""
+    checkpoint = tmp_path / "copy.ckpt"
+    shutil.copy(finished / "checkpoints" / "best_val.ckpt", checkpoint)
+    assert main(words("test", "dfew", "m3dfel", dfew_root, tmp_path, f"--ckpt_path={checkpoint}")) == 0
+    ours = pd.read_csv(tmp_path / "evaluations" / "test-copy.csv")
+    theirs = pd.read_csv(finished / "evaluations" / "test-best_val.csv")
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_missing_data_says_where_to_get_it(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "nowhere"
+    assert main(words("fit", data, "r3d_18", root, tmp_path / "runs")) == 2
+    shown = "".join(capsys.readouterr().err.split())
+    assert "DataError" in shown
+    assert "nowhere" in shown
+    assert not (tmp_path / "runs" / f"r3d_18-{data}" / "fold1-seed0" / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Baseline, "losses", lambda *_: {"loss": torch.tensor(torch.nan, requires_grad=True)})
+    assert main(words("fit", "dfew", "r3d_18", dfew_root, tmp_path / "runs")) == 2
+    assert "The loss is not finite at step 0" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_are_light(word: str) -> None:
+    program = (
+        "import sys; from dfer_zoo.__main__ import main; status = main([sys.argv[1]]);"
+        "heavy = {'torch', 'lightning', 'cv2', 'pandas', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("0.1.0" if word == "--version" else "synthesize") in done.stdout
+
+
+def test_help_of_a_verb_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["fit", "--help"])
+    assert exited.value.code == 0
+    assert "--runs" in capsys.readouterr().out
+
+
+def test_unknown_option_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["fit", "--no_such_option=1"])
+    assert exited.value.code == 2
+    assert "no_such_option" in capsys.readouterr().err
