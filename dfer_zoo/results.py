@@ -105,8 +105,9 @@ def comparison_table(rows: pd.DataFrame, classes: Sequence[str]) -> Table:
             f"[bold]{percent(row[column])}[/]" if row[column] == rows[column].max() else percent(row[column])
             for column in ("war", "uar")
         ]
-        recalls = [percent(None if pd.isna(row[name]) else row[name])[:-1] for name in classes]
-        cost = [f"{row[column]:.4g}" for column in ("parameters_m", "gmacs_per_clip", "clips_per_second")]
+        recalls = ["-" if pd.isna(row[name]) else f"{100 * row[name]:.1f}" for name in classes]
+        costs = (row[column] for column in ("parameters_m", "gmacs_per_clip", "clips_per_second"))
+        cost = ["-" if pd.isna(value) else f"{value:.4g}" for value in costs]
         table.add_row(row["run"], *scores, *recalls, *cost)
     return table
 

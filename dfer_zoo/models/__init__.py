@@ -40,7 +40,7 @@ def load(checkpoint: str | Path) -> DFERModel:
     """
     content = read_checkpoint(checkpoint)
     spec = content["dfer_zoo"]
-    classes = {name: globals()[name] for name in __all__ if isinstance(globals()[name], type)}
+    classes = {model.__name__: model for model in (HDF, M3DFEL, MICACL, Baseline)}
     if spec["model"] not in classes:
         raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")
     hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
