@@ -34,7 +34,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 train: $(READY)  ## train MODEL= on DATA= (FOLD=), then test the chosen checkpoint; interrupted, it continues
-	$(FIT) $(if $(QUICK),--config experiments/quick.yaml) $(if $(FOLD),--data.fold $(FOLD)) $(ARGS)
+	$(FIT) $(if $(QUICK),--config experiments/quick.yaml $(addprefix --config ,$(wildcard experiments/quick/$(MODEL).yaml))) $(if $(FOLD),--data.fold $(FOLD)) $(ARGS)
 
 evaluate: $(READY)  ## test the chosen checkpoint of RUN=runs/<model>-<data>/<version>
 	@test -n "$(RUN)" || { echo "Which run? make evaluate RUN=runs/<model>-<data>/<version>"; exit 2; }

@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
+
+torch.set_num_threads(1)  # the nets here are so small that threads only wait for each other
 
 
 def write_clip(folder: Path, names: list[str], color: int, size: int = 24) -> None:

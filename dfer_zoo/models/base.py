@@ -29,6 +29,9 @@ class DFERModel(L.LightningModule):
         ial: weight of the intensity-aware loss (0 turns it off; its authors use 0.1).
         class_weighted: weigh a clip's cross entropy by the inverse of its class' training count.
         logit_adjustment: temperature of the logit adjustment for long-tailed sets (0 turns it off; 1 is usual).
+        classifier_gain: factor of the classifier's initial weights. Recurrent layers and gates at their random start
+            shrink what differs between clips about fifty times, so that a small training from scratch stays at chance
+            for hundreds of steps; 30 brings the logits back to the scale of a plain backbone's.
         compile: run the net through torch.compile.
     """
 
@@ -44,11 +47,14 @@ class DFERModel(L.LightningModule):
         ial: float = 0.0,
         class_weighted: bool = False,
         logit_adjustment: float = 0.0,
+        classifier_gain: float = 1.0,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["net"])
         self.net = net
+        if classifier_gain != 1:
+            net.fc.weight.data.mul_(classifier_gain)
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}  # the order in which clips leave the loader
         for weight in net.parameters():
             weight.data = weight.data.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
