@@ -54,6 +54,7 @@ check-data: $(READY)  ## say what is wrong with the data set DATA= on disk
 	$(DFER) check $(DATA) $(ARGS)
 
 # The demonstration: generated faces, the papers' models, one table. QUICK=1 trains two of them.
+DEMO_DATA   := --clips 700 --size 64 --frames "[16,24]"
 DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
 DEMO_RUN     = demo/runs/$(1)-dfew/fold1-seed0
 

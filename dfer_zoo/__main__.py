@@ -53,7 +53,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except InputError as error:
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        # from a loader's process, the message comes behind that process' traceback
+        console.print(str(error).rpartition(f"{type(error).__name__}: ")[2].strip(), markup=False, highlight=False)
         return 2
 
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import pandas as pd
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,7 +16,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
-from dfer_zoo.results import WIDE, evaluation_table
+from dfer_zoo.results import WIDE, evaluation_table, prediction_table
 from dfer_zoo.runs import BEST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
@@ -78,7 +79,9 @@ class DFERCLI(LightningCLI):
                 # a callback of its own: with save_last, ModelCheckpoint writes the last one only where it is the best
                 callbacks.append(ModelCheckpoint(filename=LAST, **checkpoints))
         else:
-            kwargs["logger"] = False
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+            if "verbose" in self.config_init[self.subcommand]:
+                self.config_init[self.subcommand].verbose = False  # our table takes the place of Lightning's
             self.save_config_callback = None  # without a logger it writes into the current folder
             checkpoint = Path(settings.ckpt_path)
             folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
@@ -116,6 +119,8 @@ class DFERCLI(LightningCLI):
             console = Console(width=max(Console().width, WIDE))
             if self.writer.result is not None:
                 console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
+            elif self.subcommand == "predict":
+                console.print(prediction_table(pd.read_csv(self.writer.written, dtype={"clip": str})))
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
@@ -130,10 +135,12 @@ def run(args: list[str]) -> None:
     Raises:
         InputError: an input that a person can correct.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for talkative in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     for harmless in (
         "LightningCLI's args",
         "The number of training batches",
+        "Be aware that when using `ckpt_path`",
         ".*does not have many workers",
         ".*isinstance",
     ):

@@ -131,15 +131,13 @@ def gallery(run: Path, out: Path | None = None, frames: int = 8) -> None:
     """
     from rich.console import Console
 
-    from dfer_zoo.results import load_run
+    from dfer_zoo.results import load_run, softmax
     from dfer_zoo.runs import load_data
 
     loaded = load_run(Path(run))
     table = loaded.predictions
     classes = loaded.evaluation["classes"]
-    logits = table[classes].to_numpy()
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = softmax(table[classes].to_numpy())
     dataset = load_data(Path(run)).dataset("test")
     places = {name: index for index, name in enumerate(dataset.names)}
     present = [label for label in range(len(classes)) if (table["label"] == label).any()]

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo.errors import InputError
@@ -25,6 +27,35 @@ def evaluation_table(result: dict[str, Any], title: str) -> Table:
     recall = [result["recall"][name] for name in result["classes"]]
     table.add_row(*map(percent, (result["war"], result["uar"], *recall)), str(result["clips"]))
     return table
+
+
+def prediction_table(predictions: pd.DataFrame, most: int = 30) -> Table:
+    """Return the rich table of what a model says of clips without labels.
+
+    Args:
+        predictions: columns ``clip``, ``label`` and one logit column a class.
+        most: clips shown; the file holds them all.
+    """
+    classes = [column for column in predictions if column not in ("clip", "label")]
+    probabilities = softmax(predictions[classes].to_numpy())
+    table = Table(title="Apparent expression; percent of probability")
+    for column in ("clip", "says", *classes):
+        table.add_column(column, overflow="fold", justify="left" if column in ("clip", "says") else "right")
+    for clip, row in list(zip(predictions["clip"], probabilities, strict=True))[:most]:
+        table.add_row(escape(clip), classes[int(row.argmax())], *(f"{100 * share:.0f}" for share in row))
+    if len(predictions) > most:
+        table.caption = f"The first {most} of {len(predictions)} clips."
+    return table
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn logits ``(n, K)`` into probabilities, row by row.
+
+    >>> softmax(np.zeros((1, 4)))
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    return shares / shares.sum(1, keepdims=True)
 
 
 def percent(share: float | None) -> str:
