@@ -14,7 +14,7 @@ DFER  := $(BIN)/dfer-zoo
 FIT    = $(DFER) fit --config experiments/trainer.yaml --config experiments/data/$(DATA).yaml --config experiments/model/$(MODEL).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test train evaluate predict twin check-data compare lint
+.PHONY: help install demo test train evaluate predict twin check-data compare notebook lint
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,3 +72,7 @@ test: $(READY)  ## run the tests
 lint: $(READY)  ## format and lint
 	$(BIN)/ruff format
 	$(BIN)/ruff check
+
+notebook: $(READY)  ## open the comparison notebook
+	@test -x $(BIN)/jupyter-lab || $(BIN)/python -m pip install --editable '.[notebooks]' >> .venv/install.log 2>&1
+	$(BIN)/jupyter lab notebooks/compare.ipynb
