@@ -62,7 +62,7 @@ class DFERCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs) -> Trainer:
         """Build the Trainer with this project's loggers and callbacks in the run's own folder."""
         settings = self.settings
-        callbacks: list[Callback] = list(settings.trainer.callbacks or [])
+        callbacks: list[Callback] = list(self._get(self.config_init, "trainer").callbacks or [])
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
@@ -145,14 +145,22 @@ def run(args: list[str]) -> None:
         ".*isinstance",
     ):
         warnings.filterwarnings("ignore", message=harmless)
-    DFERCLI(
-        DFERModel,
-        DFERData,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        seed_everything_default=0,
-        trainer_defaults={"use_distributed_sampler": False},  # `ClipBatches` shares the clips out, each exactly once
-        parser_kwargs={"prog": "dfer-zoo"},
-        args=args,
-    )
+    try:
+        DFERCLI(
+            DFERModel,
+            DFERData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={
+                "use_distributed_sampler": False
+            },  # `ClipBatches` shares the clips out, each exactly once
+            parser_kwargs={"prog": "dfer-zoo"},
+            args=args,
+        )
+    except ValueError as error:  # jsonargparse wraps what a model's or dataset's __init__ raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or error from None

@@ -387,3 +387,27 @@ def test_unknown_option_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -
         main(["fit", "--no_such_option=1"])
     assert exited.value.code == 2
     assert "no_such_option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.fold", "9"], "data.fold is 9"),
+        (["--model.instances", "3"], "3 instances"),
+        (["--model.pretrained", "nowhere.pth", "--model.width", "64"], "no weights file nowhere.pth"),
+    ],
+)
+def test_a_wrong_option_of_a_class_is_one_plain_message(
+    options: list[str], message: str, dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words("fit", "dfew", "m3dfel", dfew_root, tmp_path), *options]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error
+    assert "Union" not in error
+
+
+def test_long_tail_options_and_averaged_weights_by_their_names(dfew_root: Path, tmp_path: Path) -> None:
+    options = ["--trainer.callbacks+=EMAWeightAveraging", "--data.balanced=true"]
+    options += ["--model.class_weighted=true", "--model.logit_adjustment=1.0", "--trainer.max_epochs=1"]
+    assert main([*words("fit", "dfew", "r3d_18", dfew_root, tmp_path), *options]) == 0
+    assert "averaging_state" in checkpoint_of(tmp_path / "r3d_18-dfew" / "fold1-seed0")
