@@ -53,18 +53,20 @@ twin: $(READY)  ## generate data for DATA=dfew|ferv39k where `make train` looks 
 check-data: $(READY)  ## say what is wrong with the data set DATA= on disk
 	$(DFER) check $(DATA) $(ARGS)
 
-# The demonstration: generated faces, the papers' models, one table. QUICK=1 trains two of them.
+# The demonstration: generated faces, the papers' models, one table. QUICK=1 trains two of them for fewer epochs.
+DEMO        := demo$(if $(QUICK),/quick)
 DEMO_DATA   := --clips 700 --size 64 --frames "[16,24]"
 DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
-DEMO_RUN     = demo/runs/$(1)-dfew/fold1-seed0
+DEMO_ARGS   := --data.root demo/data --runs $(DEMO)/runs $(if $(QUICK),--trainer.max_epochs 16)
+DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
 demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
 	$(DFER) synthesize --layout dfew --root demo/data $(DEMO_DATA)
 	$(foreach model,$(DEMO_MODELS),test -f $(call DEMO_RUN,$(model))/evaluations/test-best_val.json || \
-		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='--data.root demo/data --runs demo/runs' &&) true
-	$(DFER) compare $(foreach model,$(DEMO_MODELS),$(call DEMO_RUN,$(model))) --out demo/results
-	$(foreach model,$(DEMO_MODELS),$(DFER) gallery $(call DEMO_RUN,$(model)) --out demo/results/clips-$(model).png &&) true
-	@echo "The table (comparison.csv) and the pictures are in $(CURDIR)/demo/results"
+		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='$(DEMO_ARGS)' &&) true
+	$(DFER) compare $(foreach model,$(DEMO_MODELS),$(call DEMO_RUN,$(model))) --out $(DEMO)/results
+	$(foreach model,$(DEMO_MODELS),$(DFER) gallery $(call DEMO_RUN,$(model)) --out $(DEMO)/results/clips-$(model).png &&) true
+	@echo "The table (comparison.csv) and the pictures are in $(CURDIR)/$(DEMO)/results"
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
