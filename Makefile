@@ -62,8 +62,8 @@ DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
 demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
 	$(DFER) synthesize --layout dfew --root demo/data $(DEMO_DATA)
-	$(foreach model,$(DEMO_MODELS),test -f $(call DEMO_RUN,$(model))/evaluations/test-best_val.json || \
-		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='$(DEMO_ARGS)' &&) true
+	$(foreach model,$(DEMO_MODELS),{ test -f $(call DEMO_RUN,$(model))/evaluations/test-best_val.json || \
+		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='$(DEMO_ARGS)'; } &&) true
 	$(DFER) compare $(foreach model,$(DEMO_MODELS),$(call DEMO_RUN,$(model))) --out $(DEMO)/results
 	$(foreach model,$(DEMO_MODELS),$(DFER) gallery $(call DEMO_RUN,$(model)) --out $(DEMO)/results/clips-$(model).png &&) true
 	@echo "The table (comparison.csv) and the pictures are in $(CURDIR)/$(DEMO)/results"
