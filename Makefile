@@ -21,7 +21,7 @@ help:  ## show this list
 	@echo
 	@echo "  MODEL= $(basename $(notdir $(wildcard experiments/model/*.yaml)))"
 	@echo "  DATA=  $(basename $(notdir $(wildcard experiments/data/*.yaml)))"
-	@echo "  FOLD=1..5 (dfew)   QUICK=1 (the recipe for 2 CPU cores)   ARGS='--trainer.max_epochs 10' (any option)"
+	@echo "  FOLD=1..5 (dfew)   QUICK=1 (the recipe for 2 CPU cores)   ARGS='--data.batch_size 64' (any option)"
 
 install: $(READY)  ## create the environment in .venv
 
@@ -45,7 +45,7 @@ predict: $(READY)  ## classify the videos in ROOT= with the checkpoint of RUN=
 	$(DFER) predict --config '$(RUN)/config.yaml' --data Clips --data.root '$(ROOT)' --ckpt_path '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
 
 compare: $(READY)  ## put all finished runs into one table with figures
-	$(DFER) compare $(if $(RUN),$(RUN),$(patsubst %/evaluations/test-best_val.json,%,$(wildcard runs/*/*/evaluations/test-best_val.json))) $(ARGS)
+	$(DFER) compare $(if $(RUN),$(RUN),$(patsubst %/cost.json,%,$(wildcard runs/*/*/cost.json))) $(ARGS)
 
 twin: $(READY)  ## generate data for DATA=dfew|ferv39k where `make train` looks for it
 	$(DFER) synthesize --layout $(DATA) --root data/$(DATA) $(ARGS)
@@ -62,7 +62,7 @@ DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
 demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
 	$(DFER) synthesize --layout dfew --root demo/data $(DEMO_DATA)
-	$(foreach model,$(DEMO_MODELS),{ test -f $(call DEMO_RUN,$(model))/evaluations/test-best_val.json || \
+	$(foreach model,$(DEMO_MODELS),{ test -f $(call DEMO_RUN,$(model))/cost.json || \
 		$(MAKE) --no-print-directory train QUICK=1 MODEL=$(model) DATA=dfew FOLD=1 ARGS='$(DEMO_ARGS)'; } &&) true
 	$(DFER) compare $(foreach model,$(DEMO_MODELS),$(call DEMO_RUN,$(model))) --out $(DEMO)/results
 	$(foreach model,$(DEMO_MODELS),$(DFER) gallery $(call DEMO_RUN,$(model)) --out $(DEMO)/results/clips-$(model).png &&) true

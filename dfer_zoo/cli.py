@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -17,7 +18,10 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+
+TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
+"""Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
 
@@ -29,7 +33,7 @@ class DFERCLI(LightningCLI):
         """Add where a run goes; hand the seed to the data and the clips' shape to the model."""
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
         for shared in ("frames", "size"):  # passed over by models without such an argument
             parser.link_arguments(f"data.init_args.{shared}", f"model.init_args.{shared}")
 
@@ -50,7 +54,13 @@ class DFERCLI(LightningCLI):
         if checkpoint:
             if not Path(checkpoint).is_file():
                 raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
-            read_checkpoint(checkpoint)
+            spec = read_checkpoint(checkpoint)["dfer_zoo"]
+            given = self.config[subcommand].data.init_args
+            if (given.frames, given.size) != (spec["frames"], spec["size"]):
+                raise InputError(
+                    f"{checkpoint} was trained on {spec['frames']} frames of {spec['size']} px; the data gives "
+                    f"{given.frames} of {given.size}. Add --data.frames {spec['frames']} --data.size {spec['size']}."
+                )
         elif subcommand != "fit":
             raise InputError(f"`{subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
 
@@ -66,7 +76,7 @@ class DFERCLI(LightningCLI):
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
-            folder, name = self._training_folder(), f"test-{BEST}"
+            folder, name = self._training_folder(), "-".join([f"test-{BEST}", *self._limits()])
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]
@@ -85,11 +95,34 @@ class DFERCLI(LightningCLI):
             self.save_config_callback = None  # without a logger it writes into the current folder
             checkpoint = Path(settings.ckpt_path)
             folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-            name = f"{SPLITS[self.subcommand]}-{checkpoint.stem}"
-            if self.subcommand == "predict":
-                name += f"-{self.datamodule.root.name}"
+            name = "-".join([SPLITS[self.subcommand], checkpoint.stem, *self._differences(folder)])
         self.writer = EvaluationWriter(folder, name)
         return super().instantiate_trainer(callbacks=[*callbacks, self.writer], **kwargs)
+
+    def _differences(self, folder: Path) -> list[str]:
+        """Name what is evaluated otherwise than in the run's own test, so that no other score takes its place."""
+        trained = {"class_path": None}
+        if (folder / CONFIG).is_file():
+            trained = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["data"]
+        ours = yaml.safe_load(self._parser(self.subcommand).dump(self.settings, skip_none=False))["data"]
+        root = Path(ours["init_args"]["root"]).resolve()
+        if ours["class_path"] != trained["class_path"]:
+            return [type(self.datamodule).__name__.lower(), root.name, *self._limits()]
+        found = []
+        for key, value in ours["init_args"].items():
+            if key == "root":
+                if root != Path(trained["init_args"]["root"]).resolve():
+                    found.append(f"root={root.name}")
+            elif key not in TRAINING_ONLY and value != trained["init_args"].get(key):
+                found.append(f"{key}={value}")
+        return [*found, *self._limits()]
+
+    def _limits(self) -> list[str]:
+        """Say whether the evaluation leaves clips out."""
+        trainer = self.settings.trainer
+        limit = trainer[f"limit_{ {'fit': 'test', 'validate': 'val'}.get(self.subcommand, self.subcommand) }_batches"]
+        whole = limit is None or (isinstance(limit, float) and limit == 1)
+        return [] if whole and not trainer.fast_dev_run else ["partial"]
 
     def _training_folder(self) -> Path:
         """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
@@ -104,14 +137,15 @@ class DFERCLI(LightningCLI):
         return folder / version
 
     def after_fit(self) -> None:
-        """Measure the model's cost and test the checkpoint chosen on the validation clips."""
+        """Test the checkpoint chosen on the validation clips; measure the model's cost, which ends the run."""
         checkpoints = self.trainer.checkpoint_callback
         if self.trainer.fast_dev_run or checkpoints is None or self.trainer.interrupted:
             return
-        if self.trainer.is_global_zero:
-            write_json(self.writer.folder / "cost.json", measure_cost(self.model, self.datamodule))
         self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoints.best_model_path, verbose=False)
         self.after_test()
+        if self.trainer.is_global_zero:
+            self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
+            write_json(self.writer.folder / COST, measure_cost(self.model, self.datamodule))
 
     def after_test(self) -> None:
         """Show the evaluation and say where it is written."""
@@ -124,6 +158,12 @@ class DFERCLI(LightningCLI):
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
+
+
+def _seed(seed: int | bool) -> int:
+    if isinstance(seed, bool):
+        raise InputError(f"seed_everything is {seed}; a run needs a number, such as 0, to be repeated.")
+    return seed
 
 
 def run(args: list[str]) -> None:
@@ -153,9 +193,8 @@ def run(args: list[str]) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            trainer_defaults={
-                "use_distributed_sampler": False
-            },  # `ClipBatches` shares the clips out, each exactly once
+            # `ClipBatches` shares the clips out, each exactly once
+            trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"prog": "dfer-zoo"},
             args=args,
         )

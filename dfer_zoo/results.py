@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo.errors import InputError
-from dfer_zoo.runs import BEST, write_text
+from dfer_zoo.runs import BEST, COST, is_finished, write_text
 
 WIDE = 120
 """Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
@@ -98,14 +98,14 @@ def load_run(path: Path) -> Run:
     Raises:
         InputError: no run, or one that was not tested yet; the message says what to run.
     """
-    evaluation, cost = path / "evaluations" / f"test-{BEST}.json", path / "cost.json"
+    evaluation = path / "evaluations" / f"test-{BEST}.json"
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path} is no run folder: it has no config.yaml. Expected runs/<model>-<data>/<version>.")
+    if not is_finished(path):
+        raise InputError(f"{path} is not finished: it has no {COST}. Start its training again: it continues.")
     if not evaluation.is_file():
-        raise InputError(
-            f"{path} has no {evaluation.name} yet. Run `make evaluate RUN={path}`, or finish the training."
-        )
-    return Run(path, json.loads(evaluation.read_text()), json.loads(cost.read_text()) if cost.is_file() else {})
+        raise InputError(f"{path} has no {evaluation.name}. Run `make evaluate RUN={path}`.")
+    return Run(path, json.loads(evaluation.read_text()), json.loads((path / COST).read_text()))
 
 
 def comparison(runs: Sequence[Run]) -> pd.DataFrame:
@@ -117,17 +117,21 @@ def comparison(runs: Sequence[Run]) -> pd.DataFrame:
             "uar": run.evaluation["uar"],
             **run.evaluation["recall"],
             "clips": run.evaluation["clips"],
+            "test_set": run.evaluation["test_set"],
             "parameters_m": run.cost.get("parameters", float("nan")) / 1e6,
             "gmacs_per_clip": run.cost.get("gmacs_per_clip"),
             "clips_per_second": run.cost.get("inference_clips_per_second"),
+            "device": run.cost.get("device"),
         }
         for run in runs
     )
 
 
 def comparison_table(rows: pd.DataFrame, classes: Sequence[str]) -> Table:
-    """Return the rich table of a comparison, the best WAR and UAR in bold."""
-    table = Table(title="Test clips, checkpoint chosen on the validation clips; percent")
+    """Return the rich table of runs on the same test clips, the best WAR and UAR in bold."""
+    table = Table(
+        title=f"The same {rows['clips'].iloc[0]} test clips, checkpoint chosen on the validation clips; percent"
+    )
     table.add_column("run", overflow="fold")
     for column in ("WAR", "UAR", *(name[:3] for name in classes), "params M", "GMACs", "clips/s"):
         table.add_column(column, justify="right")
@@ -144,7 +148,7 @@ def comparison_table(rows: pd.DataFrame, classes: Sequence[str]) -> Table:
 
 
 def compare(runs: list[Path], out: Path = Path("runs/comparison")) -> None:
-    """Compare finished runs: a table on the screen, comparison.csv and figures in a folder.
+    """Compare finished runs: a table for each set of test clips on the screen; comparison.csv and figures in a folder.
 
     Args:
         runs: run folders, such as runs/m3dfel-dfew/fold1-seed0.
@@ -160,6 +164,8 @@ def compare(runs: list[Path], out: Path = Path("runs/comparison")) -> None:
         raise InputError("No runs given. Name at least one folder such as runs/m3dfel-dfew/fold1-seed0.")
     rows = comparison(loaded)
     write_text(out / "comparison.csv", rows.to_csv(index=False))
-    Console(width=max(Console().width, WIDE)).print(comparison_table(rows, loaded[0].evaluation["classes"]))
+    console = Console(width=max(Console().width, WIDE))
+    for _, group in rows.groupby("test_set", sort=False):
+        console.print(comparison_table(group, loaded[0].evaluation["classes"]))
     for path in figures.draw_comparison(loaded, out):
         Console().print(f"Figure: {path}")

@@ -7,11 +7,12 @@
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
-      cost.json                            parameters, multiply-accumulates, speed
+      cost.json                            parameters, multiply-accumulates, speed; written last, when all is done
       evaluations/<split>-<checkpoint>.csv predictions: clip, label, one logit a class
       evaluations/<split>-<checkpoint>.json  WAR, UAR, recalls, confusion matrix
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
@@ -32,7 +34,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
-CONFIG = "config.yaml"
+CONFIG, COST = "config.yaml", "cost.json"
 BEST, LAST = "best_val", "last"
 
 
@@ -51,7 +53,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def is_finished(run: Path) -> bool:
     """Return whether the run was trained to the end and its chosen checkpoint tested."""
-    return (run / "evaluations" / f"test-{BEST}.json").is_file()
+    return (run / COST).is_file()
 
 
 def load_data(run: Path) -> DFERData:
@@ -209,19 +211,32 @@ class EvaluationWriter(L.Callback):
     on_test_end = on_predict_end = on_validation_end = _write
 
 
+def fingerprint(predictions: pd.DataFrame) -> str:
+    """Return what tells sets of labelled clips apart: a hash of their names and labels, whatever their order."""
+    rows = sorted(f"{clip}\t{label}\n" for clip, label in zip(predictions["clip"], predictions["label"], strict=True))
+    return hashlib.sha256("".join(rows).encode()).hexdigest()[:12]
+
+
 def evaluate(predictions: pd.DataFrame) -> dict[str, Any]:
     """Return WAR, UAR, recalls (0..1) and the confusion matrix of a predictions table.
 
     Args:
         predictions: columns ``clip``, ``label`` (id) and one logit column a class.
+
+    Raises:
+        InputError: a logit that is not finite.
     """
     classes = [column for column in predictions if column not in ("clip", "label")]
+    broken = predictions["clip"][~np.isfinite(predictions[classes].to_numpy()).all(1)]
+    if len(broken):
+        raise InputError(f"The logits of {len(broken)} clips are not finite, first {broken.iloc[0]!r}. Train again.")
     label = torch.tensor(predictions["label"].to_numpy())
     predicted = torch.tensor(predictions[classes].to_numpy()).argmax(1)
     confusion = confusion_matrix(label, predicted, len(classes))
     by_class = recalls(confusion)
     return {
         "clips": len(predictions),
+        "test_set": fingerprint(predictions),
         "war": war(confusion).item(),
         "uar": uar(confusion).item(),
         "recall": {

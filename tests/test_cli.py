@@ -257,7 +257,7 @@ def test_verbs_on_a_checkpoint(
     shutil.rmtree(run / "evaluations")
     checkpoint = run / "checkpoints" / "best_val.ckpt"
     assert main(words(verb, "dfew", "r3d_18", dfew_root, tmp_path / "runs", f"--ckpt_path={checkpoint}")) == 0
-    name = f"predict-best_val-{dfew_root.name}" if verb == "predict" else f"{split}-best_val"
+    name = f"{split}-best_val"
     assert sorted(path.name for path in (run / "evaluations").iterdir()) == [f"{name}.csv", f"{name}.json"]
     table = pd.read_csv(run / "evaluations" / f"{name}.csv", dtype={"clip": str})
     if verb == "validate":
@@ -270,17 +270,46 @@ def test_verbs_on_a_checkpoint(
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--data.fold=2", "test-best_val-fold=2"),
+        ("--data.shuffle_frames=true", "test-best_val-shuffle_frames=True"),
+        ("--trainer.limit_test_batches=1", "test-best_val-partial"),
+    ],
+)
+def test_another_evaluation_never_takes_the_place_of_the_runs_own(
+    option: str, name: str, finished: Path, dfew_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = (run / "evaluations" / "test-best_val.json").read_text()
+    checkpoint = run / "checkpoints" / "best_val.ckpt"
+    assert main([*words("test", "dfew", "r3d_18", dfew_root, tmp_path, f"--ckpt_path={checkpoint}"), option]) == 0
+    assert (run / "evaluations" / "test-best_val.json").read_text() == before
+    assert (run / "evaluations" / f"{name}.json").is_file()
+
+
+def test_clips_of_another_shape_than_the_checkpoints_are_refused(
+    finished: Path, dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = finished / "checkpoints" / "best_val.ckpt"
+    asked = words("test", "dfew", "r3d_18", dfew_root, tmp_path, f"--ckpt_path={checkpoint}", "--data.frames=16")
+    assert main(asked) == 2
+    assert "--data.frames 8 --data.size 32" in " ".join(capsys.readouterr().err.split())
+
+
 def test_predict_takes_clips_without_labels(finished: Path, tmp_path: Path) -> None:
     root = write_clips(tmp_path / "holiday", clips=9)
     (root / "clips.csv").unlink()
     checkpoint = tmp_path / "model.ckpt"
     shutil.copy(finished / "checkpoints" / "best_val.ckpt", checkpoint)
     assert main(words("predict", "clips", "r3d_18", root, tmp_path / "runs", f"--ckpt_path={checkpoint}")) == 0
-    table = pd.read_csv(tmp_path / "evaluations" / "predict-model-holiday.csv")
+    table = pd.read_csv(tmp_path / "evaluations" / "predict-model-clips-holiday.csv")
     assert table["clip"].tolist() == [f"clip {i}" for i in range(9)]
     assert (table["label"] == -1).all()
     assert np.isfinite(table[list(EMOTIONS)].to_numpy()).all()
-    assert not (tmp_path / "evaluations" / "predict-model-holiday.json").exists()
+    assert not (tmp_path / "evaluations" / "predict-model-clips-holiday.json").exists()
 
 
 def test_compare_and_gallery(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,7 +369,7 @@ def test_the_checkpoint_says_which_model_is_evaluated(finished: Path, dfew_root:
     checkpoint = tmp_path / "copy.ckpt"
     shutil.copy(finished / "checkpoints" / "best_val.ckpt", checkpoint)
     assert main(words("test", "dfew", "m3dfel", dfew_root, tmp_path, f"--ckpt_path={checkpoint}")) == 0
-    ours = pd.read_csv(tmp_path / "evaluations" / "test-copy.csv")
+    ours = pd.read_csv(tmp_path / "evaluations" / f"test-copy-dfew-{dfew_root.name}.csv")
     theirs = pd.read_csv(finished / "evaluations" / "test-best_val.csv")
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
 

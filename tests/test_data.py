@@ -81,7 +81,9 @@ def test_training_shares_are_equal_and_disjoint(count, batch_size, devices, epoc
     for parts in zip(*shares, strict=True):
         assert len({len(part) for part in parts}) == 1
         assert len(parts[0]) >= 1
-        assert {e for part in parts for e, _ in part} == {epoch}
+        assert {view % 2**32 for part in parts for view, _ in part} == {epoch}
+    everything = [pair for share in shares for batch in share for pair in batch]
+    assert len(everything) == len(set(everything))
     if not balanced:
         seen = [index for share in shares for batch in share for _, index in batch]
         assert len(seen) == len(set(seen))
@@ -174,7 +176,7 @@ def test_clips_do_not_depend_on_their_place_in_the_table(data):
     whole = data.dataset("train")
     part = ClipDataset(data.clips("train").iloc[40:30:-1], 4, data.augmentation, random_frames=True, seed=5)
     for index, name in enumerate(part.names):
-        assert (part.clip(index, epoch=2) == whole.clip(whole.names.index(name), epoch=2)).all()
+        assert (part.clip(index, view=2) == whole.clip(whole.names.index(name), view=2)).all()
 
 
 def test_workers_see_the_epoch(data, dfew_root):
@@ -191,7 +193,7 @@ def test_training_clips_change_with_the_seed_and_evaluation_clips_never(data, df
     train, val = data.dataset("train"), data.dataset("val")
     assert sum((train.clip(i) != other.dataset("train").clip(i)).any() for i in range(49)) > 40
     for index in range(7):
-        assert (val.clip(index, epoch=0) == val.clip(index, epoch=9)).all()
+        assert (val.clip(index, view=0) == val.clip(index, view=9)).all()
         assert (val.clip(index) == other.dataset("val").clip(index)).all()
 
 
@@ -236,3 +238,21 @@ def test_class_counts_are_those_of_the_training_part(data):
 def test_options_out_of_range_are_refused(option, value):
     with pytest.raises(InputError, match=rf"data\.{option} is .*; allowed: "):
         DFEW(**{option: value})
+
+
+def test_shuffled_frames_are_the_same_frames_in_another_order(dfew_root):
+    in_order = DFEW(dfew_root, frames=8, size=24).dataset("test").clip(0)
+    data = DFEW(dfew_root, frames=8, size=24, shuffle_frames=True)
+    shuffled = data.dataset("test").clip(0)
+    assert sorted(frame.tobytes() for frame in shuffled) == sorted(frame.tobytes() for frame in in_order)
+    assert (shuffled != in_order).any()
+    assert not data.dataset("train").shuffle_frames
+
+
+def test_a_clip_drawn_again_looks_different(dfew_root):
+    labels = np.array([0] * 30 + [1])
+    batches = ClipBatches(labels, 31, training=True, balanced=True)
+    (batch,) = list(batches)
+    views = [view for view, index in batch if index == 30]
+    assert len(views) > 2
+    assert len(set(views)) == len(views)

@@ -149,7 +149,6 @@ def test_two_processes_predict_every_clip_once_as_one_does(tmp_path: Path) -> No
         assert float((tmp_path / f"{devices}.war").read_text()) == pytest.approx(right)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
     """Batches of 4 in two processes against one of 8: the contrastive losses too see all 8 clips."""

@@ -73,6 +73,7 @@ def write_tested_run(folder: Path, root: Path) -> tuple[Path, pd.DataFrame]:
     table.insert(1, "label", clips["label"].to_numpy())
     write_text(folder / "evaluations" / "test-best_val.csv", table.to_csv(index=False))
     write_json(folder / "evaluations" / "test-best_val.json", evaluate(table))
+    write_json(folder / "cost.json", {})
     return folder, table
 
 

@@ -13,7 +13,7 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.results import compare, comparison, comparison_table, evaluation_table, load_run
 
 
-def write_run(path: Path, right: int = 3, cost: bool = True) -> Path:
+def write_run(path: Path, right: int = 3, cost: bool = True, test_set: str = "0123") -> Path:
     """Write a run that says of 4 clips of each of the first six classes `right` correctly; the seventh has none."""
     path.mkdir(parents=True)
     (path / "config.yaml").write_text("{}")
@@ -24,6 +24,7 @@ def write_run(path: Path, right: int = 3, cost: bool = True) -> Path:
         confusion[label][(label + 1) % 7] = 4 - right
     evaluation = {
         "clips": 24,
+        "test_set": test_set,
         "war": right / 4,
         "uar": right / 4,
         "recall": {name: right / 4 if name != "Fear" else None for name in EMOTIONS},
@@ -31,9 +32,8 @@ def write_run(path: Path, right: int = 3, cost: bool = True) -> Path:
         "confusion": confusion,
     }
     (path / "evaluations" / "test-best_val.json").write_text(json.dumps(evaluation))
-    if cost:
-        content = {"parameters": 33_170_000, "gmacs_per_clip": 4.25, "inference_clips_per_second": 12.5}
-        (path / "cost.json").write_text(json.dumps(content))
+    content = {"parameters": 33_170_000, "gmacs_per_clip": 4.25, "inference_clips_per_second": 12.5} if cost else {}
+    (path / "cost.json").write_text(json.dumps(content))
     return path
 
 
@@ -100,5 +100,22 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_run_that_was_not_tested_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(InputError, match=r"not finished.*Start its training again"):
+        load_run(tmp_path)
+    (tmp_path / "cost.json").write_text("{}")
     with pytest.raises(InputError, match=r"make evaluate RUN="):
         load_run(tmp_path)
+
+
+def test_an_interrupted_run_that_was_evaluated_by_hand_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a" / "1")
+    (run / "cost.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        compare([run], tmp_path / "out")
+
+
+def test_runs_on_other_test_clips_stand_in_a_table_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare([write_run(tmp_path / name / "1", test_set=name) for name in ("a", "b")], tmp_path / "out")
+    assert capsys.readouterr().out.count("The same 24 test clips") == 2

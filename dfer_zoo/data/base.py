@@ -36,8 +36,9 @@ class Batch(NamedTuple):
 class ClipDataset(Dataset):
     """Decode clips into batches.
 
-    What is random about a clip (its frames, crop, flip and colours) is a function of the seed, the epoch and the
-    clip's name alone: the number of workers, the batch it falls into and an interruption change nothing.
+    What is random about a clip (its frames, crop, flip and colours) is a function of the seed, the view and the clip's
+    name alone: the number of workers, the batch it falls into and an interruption change nothing. The view is the
+    epoch, but for clips drawn more than once in one (see `ClipBatches`).
 
     Args:
         clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `FrameFolder` or
@@ -45,6 +46,7 @@ class ClipDataset(Dataset):
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
+        shuffle_frames: destroy the order of time.
         seed: of all that is random.
     """
 
@@ -54,6 +56,7 @@ class ClipDataset(Dataset):
         frames: int,
         transform: Augmentation | Evaluation,
         random_frames: bool = False,
+        shuffle_frames: bool = False,
         seed: int = 0,
     ) -> None:
         self.names = clips["name"].tolist()
@@ -62,25 +65,29 @@ class ClipDataset(Dataset):
         self.frames = frames
         self.transform = transform
         self.random_frames = random_frames
+        self.shuffle_frames = shuffle_frames
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def clip(self, index: int, epoch: int = 0) -> np.ndarray:
-        """Return clip `index` as it is seen in `epoch`: ``(T, size, size, 3)`` uint8."""
-        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.names[index].encode())))
+    def clip(self, index: int, view: int = 0) -> np.ndarray:
+        """Return a view of clip `index`: ``(T, size, size, 3)`` uint8."""
+        rng = np.random.default_rng((self.seed, view, zlib.crc32(self.names[index].encode())))
 
         def choose(count: int) -> np.ndarray:
             if self.random_frames:
                 return sampling.one_per_segment(count, self.frames, rng)
             return sampling.centred(count, self.frames)
 
-        return self.transform(self.sources[index].read(choose), rng)
+        frames = self.sources[index].read(choose)
+        if self.shuffle_frames:
+            frames = [frames[i] for i in rng.permutation(len(frames))]
+        return self.transform(frames, rng)
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
-        """Return the batch of the given (epoch, index) pairs, as `ClipBatches` yields them."""
-        video = np.stack([self.clip(index, epoch) for epoch, index in batch])
+        """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them."""
+        video = np.stack([self.clip(index, view) for view, index in batch])
         indices = [index for _, index in batch]
         return Batch(
             torch.from_numpy(video).permute(0, 4, 1, 2, 3),  # a view: channels last in memory
@@ -90,7 +97,10 @@ class ClipDataset(Dataset):
 
 
 class ClipBatches(Sampler):
-    """Yield batches of (epoch, index) pairs: a device's part of every global batch.
+    """Yield batches of (view, index) pairs: a device's part of every global batch.
+
+    The view seeds what is random about a clip: it is the epoch, and for a clip that is drawn again in an epoch another
+    number, so that its repetitions differ.
 
     The clips of an epoch are cut into ``ceil(n / batch_size)`` global batches whose sizes differ by at most one: none
     is left out and no batch is a small remainder. There are fewer batches where a device would get no clip of one. In
@@ -150,10 +160,13 @@ class ClipBatches(Sampler):
         return rng.permutation(count)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in np.array_split(self.order(), self.batches):
+        order = self.order()
+        repetition = pd.Series(order).groupby(order).cumcount().to_numpy()
+        views = self.epoch + 2**32 * repetition
+        for batch in np.array_split(np.arange(len(order)), self.batches):
             if self.training:
                 batch = batch[: len(batch) // self.devices * self.devices]
-            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.devices]]
+            yield [(int(views[place]), int(order[place])) for place in batch[self.rank :: self.devices]]
 
 
 def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -196,6 +209,7 @@ class DFERData(L.LightningDataModule):
         jitter: strength of brightness, contrast and saturation jitter in training.
         hue: strength of hue jitter in training, in turns (at most 0.5).
         color: ``affine`` (one linear colour map a clip, fast) or ``exact`` (torchvision's operations).
+        shuffle_frames: shuffle the frames of clips at evaluation: what a model loses by it, it knew from time.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
     """
@@ -219,6 +233,7 @@ class DFERData(L.LightningDataModule):
         jitter: float = 0.4,
         hue: float = 0.1,
         color: Literal["affine", "exact"] = "affine",
+        shuffle_frames: bool = False,
         workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -235,7 +250,7 @@ class DFERData(L.LightningDataModule):
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.workers, self.seed = workers, seed
+        self.shuffle_frames, self.workers, self.seed = shuffle_frames, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.tables: dict[str, pd.DataFrame] = {}
 
@@ -294,7 +309,14 @@ class DFERData(L.LightningDataModule):
         """Return the clips of a split, decoded: augmented for ``train``, deterministic otherwise."""
         training = split == "train"
         transform = self.augmentation if training else Evaluation(self.size)
-        return ClipDataset(self.clips(split), self.frames, transform, random_frames=training, seed=self.seed)
+        return ClipDataset(
+            self.clips(split),
+            self.frames,
+            transform,
+            random_frames=training,
+            shuffle_frames=self.shuffle_frames and not training,
+            seed=self.seed,
+        )
 
     def loader(self, split: Split) -> DataLoader:
         """Return the loader of a split: this process' part of every global batch."""

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -177,10 +178,21 @@ class DFERModel(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay, fused=True)
 
     def configure_optimizers(self) -> dict:
-        """Return the optimizer and its schedule, stepped per optimizer step."""
+        """Return the optimizer and its schedule, stepped per optimizer step.
+
+        Raises:
+            InputError: a training without an end.
+        """
         optimizer = self.optimizer()
         total = self.trainer.estimated_stepping_batches
-        warmup = self.hparams.warmup_epochs * total / max(self.trainer.max_epochs or 1, 1)
+        if total == float("inf"):
+            raise InputError("The schedule needs an end. Set trainer.max_epochs or trainer.max_steps.")
+        warmup = self.hparams.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        if warmup >= total:
+            rank_zero_warn(
+                f"The warm-up of {self.hparams.warmup_epochs:g} epochs ({warmup:.0f} steps) is not shorter than the "
+                f"training ({total:.0f} steps): lr never reaches {self.hparams.lr:g}. Lower model.warmup_epochs."
+            )
         floor = self.hparams.min_lr / self.hparams.lr
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, warmup, int(total), floor)
