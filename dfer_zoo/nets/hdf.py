@@ -112,7 +112,10 @@ class FrequencyBranch(nn.Module):
         """Return ``sigmoid(f_att)`` of Eq. 8."""
         height, width = x.shape[3:]
         frequencies = F.conv2d(x.mean(2).sum(1, keepdim=True), self.filters[:, None], padding=WINDOW // 2)
-        positions = self.fitting(self.perturbation(frequencies)).flatten(2).transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):  # sums of squares over thousands of values need float32
+            wide = frequencies.to(torch.promote_types(frequencies.dtype, torch.float32))
+            fitted = self.fitting(self.perturbation(wide)).to(frequencies.dtype)
+        positions = fitted.flatten(2).transpose(1, 2)
         attention_map = self.to_map(positions + self.attention(positions))
         return attention_map.view(-1, 1, 1, height, width).sigmoid()
 
