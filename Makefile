@@ -34,6 +34,8 @@ $(READY): pyproject.toml
 	@touch $@
 
 train: $(READY)  ## train MODEL= on DATA= (FOLD=), then test the chosen checkpoint; interrupted, it continues
+	@test -f experiments/model/$(MODEL).yaml || { echo "There is no MODEL=$(MODEL). \`make help\` lists them."; exit 2; }
+	@test -f experiments/data/$(DATA).yaml || { echo "There is no DATA=$(DATA). \`make help\` lists them."; exit 2; }
 	$(FIT) $(if $(QUICK),--config experiments/quick.yaml $(addprefix --config ,$(wildcard experiments/quick/$(MODEL).yaml))) $(if $(FOLD),--data.fold $(FOLD)) $(ARGS)
 
 evaluate: $(READY)  ## test the chosen checkpoint of RUN=runs/<model>-<data>/<version>

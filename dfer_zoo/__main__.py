@@ -73,7 +73,7 @@ def call(command: str, words: list[str]) -> object:
     first = next(iter(signature(function).parameters.values()))
     if get_origin(first.annotation) is list:
         count = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
-        words = [json.dumps(words[:count])] * (count > 0) + words[count:]
+        words = [json.dumps(words[:count]), *words[count:]]
     return function(**parser.parse_args(words))
 
 
