@@ -59,7 +59,7 @@ check-data: $(READY)  ## say what is wrong with the data set DATA= on disk
 DEMO        := demo$(if $(QUICK),/quick)
 DEMO_DATA   := --clips 700 --size 64 --frames "[16,24]"
 DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
-DEMO_ARGS   := --data.root demo/data --runs $(DEMO)/runs $(if $(QUICK),--trainer.max_epochs 16)
+DEMO_ARGS   := --data.root demo/data --runs $(DEMO)/runs $(if $(QUICK),--trainer.max_epochs 13)
 DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
 demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
