@@ -15,7 +15,7 @@ from rich.table import Table
 from dfer_zoo.errors import InputError
 from dfer_zoo.runs import BEST, COST, is_finished, write_text
 
-WIDE = 120
+WIDE = 130
 """Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
 
 
@@ -132,7 +132,7 @@ def comparison_table(rows: pd.DataFrame, classes: Sequence[str]) -> Table:
     table = Table(
         title=f"The same {rows['clips'].iloc[0]} test clips, checkpoint chosen on the validation clips; percent"
     )
-    table.add_column("run", overflow="fold")
+    table.add_column("run", no_wrap=True)
     for column in ("WAR", "UAR", *(name[:3] for name in classes), "params M", "GMACs", "clips/s"):
         table.add_column(column, justify="right")
     for row in rows.to_dict("records"):
