@@ -24,6 +24,7 @@ TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jit
 """Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
+"""The split that each verb evaluates in the end."""
 
 
 class DFERCLI(LightningCLI):
@@ -120,7 +121,7 @@ class DFERCLI(LightningCLI):
     def _limits(self) -> list[str]:
         """Say whether the evaluation leaves clips out."""
         trainer = self.settings.trainer
-        limit = trainer[f"limit_{ {'fit': 'test', 'validate': 'val'}.get(self.subcommand, self.subcommand) }_batches"]
+        limit = trainer[f"limit_{SPLITS[self.subcommand]}_batches"]
         whole = limit is None or (isinstance(limit, float) and limit == 1)
         return [] if whole and not trainer.fast_dev_run else ["partial"]
 

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,14 @@ def write_clips(root: Path, clips: int = 28, frames: int = 8) -> Path:
         lines.append(f"clip {i},{EMOTIONS[label]},{'test' if i // 7 == 3 else 'train'}\n")
     (root / "clips.csv").write_text("".join(lines))
     return root
+
+
+def fit_quietly(model: L.LightningModule, data: L.LightningDataModule, **trainer: object) -> L.Trainer:
+    """Train on the CPU, leaving nothing on disk or on the screen; return the Trainer."""
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = L.Trainer(accelerator="cpu", **dict.fromkeys(quiet, False), **trainer)
+    trainer.fit(model, data)
+    return trainer
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import scipy.fft
 import torch
+from conftest import fit_quietly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -308,15 +309,7 @@ def make_model(**options: object) -> HDF:
 
 
 def fit(model: L.LightningModule, epochs: int = 1, **trainer: object) -> L.Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", **quiet, **trainer)
-    trainer.fit(model, RandomClips())
-    return trainer
+    return fit_quietly(model, RandomClips(), max_epochs=epochs, **trainer)
 
 
 @pytest.mark.filterwarnings("ignore")
