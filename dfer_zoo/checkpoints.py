@@ -48,8 +48,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Save the state to continue from: after every epoch, every few minutes, and when asked to stop.
 
     SIGTERM and SIGINT (Ctrl-C) are answered after the batch in hand: the state is saved and the process ends with
-    status 143 or 130. During validation they wait for the epoch's end; a second Ctrl-C does not wait. On several devices
-    any of them may receive the signal: all of them stop after the same batch.
+    status 143 or 130. During validation they wait for the epoch's end; a second Ctrl-C does not wait. On several
+    devices any of them may receive the signal: all of them stop after the same batch.
 
     Args:
         dirpath: folder of the file.

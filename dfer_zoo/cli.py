@@ -1,6 +1,8 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
 import logging
+import shlex
+import signal
 import warnings
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
@@ -18,6 +21,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
+from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
 from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
 
@@ -197,7 +201,8 @@ def run(args: list[str]) -> None:
             DFERData,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SaveRun,
+            save_config_kwargs={"command": shlex.join(["dfer-zoo", *args])},
             seed_everything_default=0,
             # `ClipBatches` shares the clips out, each exactly once
             trainer_defaults={"use_distributed_sampler": False},
@@ -209,3 +214,5 @@ def run(args: list[str]) -> None:
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise cause or error from None
+    except SIGTERMException as stop:  # Lightning's answer outside of training; its status would be that of success
+        raise SystemExit(128 + signal.SIGTERM) from stop

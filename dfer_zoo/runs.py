@@ -4,6 +4,7 @@
 
     runs/<model>-<data>/<version>/
       config.yaml                          everything needed to repeat the run
+      provenance.json                      each start: command, seed, clips, versions, commit, machine
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
@@ -34,7 +35,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
-CONFIG, COST = "config.yaml", "cost.json"
+CONFIG, PROVENANCE, COST = "config.yaml", "provenance.json", "cost.json"
 BEST, LAST = "best_val", "last"
 
 

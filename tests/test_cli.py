@@ -17,9 +17,11 @@ from conftest import write_clips
 
 from dfer_zoo import models
 from dfer_zoo.__main__ import main
+from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.models import Baseline
 from dfer_zoo.profile import clips_per_second
+from dfer_zoo.runs import fingerprint
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 DATA = sorted(path.stem for path in (EXPERIMENTS / "data").glob("*.yaml"))
@@ -140,6 +142,19 @@ def test_config_repeats_the_run(finished: Path, dfew_root: Path) -> None:
     assert config["model"]["init_args"]["backbone"] == "r3d_18"
     assert config["data"]["init_args"]["root"] == str(dfew_root)
     assert config["seed_everything"] == 0
+
+
+def test_provenance_names_every_start(finished: Path, dfew_root: Path) -> None:
+    (start,) = json.loads((finished / "provenance.json").read_text())["starts"]
+    assert start["command"].startswith("dfer-zoo fit ")
+    assert str(dfew_root) in start["command"]
+    assert start["seed"] == 0
+    assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
+    data = DFEW(str(dfew_root))
+    for split, clips in start["clips"].items():
+        table = data.clips(split)
+        assert clips["count"] == len(table)
+        assert clips["hash"] == fingerprint(pd.DataFrame({"clip": table["name"][::-1], "label": table["label"][::-1]}))
 
 
 def test_metrics_are_logged_every_step(finished: Path) -> None:
