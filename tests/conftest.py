@@ -13,6 +13,8 @@ import torch
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
 
+collect_ignore = ["benchmarks"]
+
 torch.set_num_threads(1)  # the nets here are so small that threads only wait for each other
 
 
