@@ -63,10 +63,15 @@ class R3D(VideoResNet):
         _initialise(self)
         load_torchvision_weights(self, architecture, width, pretrained)
 
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The residual stages."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
     def forward(self, video: Tensor) -> Tensor:
         """Return the globally pooled features ``(B, 8 * width)``."""
         x = self.stem(video)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3, 4))
 
@@ -99,10 +104,15 @@ class R2D(ResNet):
         _initialise(self)
         load_torchvision_weights(self, "resnet18", width, pretrained)
 
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The residual stages."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
     def forward(self, image: Tensor) -> Tensor:
         """Return the globally pooled features ``(B, 8 * width)``."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, stride=2, padding=1)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3))
 

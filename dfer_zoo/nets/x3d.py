@@ -74,6 +74,11 @@ class X3D(nn.Module):
                 )
             load_kinetics(self, pretrained)
 
+    @property
+    def stages(self) -> nn.ModuleList:
+        """The residual stages."""
+        return self.blocks[1:]
+
     def forward(self, video: Tensor) -> Tensor:
         """Return the globally averaged features."""
         x = video
