@@ -22,20 +22,20 @@ DENSE, DEPTHWISE = {"in_channels": 3, "out_channels": 5}, {"in_channels": 4, "ou
 
 def pair(dtype: torch.dtype = torch.float64, **options: object) -> tuple[ClipConv3d, nn.Conv3d]:
     """Return a convolution of ours and torch's own with the same weights."""
-    theirs = nn.Conv3d(bias=False, dtype=dtype, **options)
-    ours = nn.Conv3d(bias=False, dtype=dtype, **options)
+    options = {"bias": False, "dtype": dtype, **options}
+    theirs, ours = nn.Conv3d(**options), nn.Conv3d(**options)
     ours.load_state_dict(theirs.state_dict())
     use_clip_convolutions(ours)
     assert type(ours) is ClipConv3d
     return ours, theirs
 
 
-def output_and_gradients(convolution: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def output_and_gradients(convolution: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     x = x.detach().requires_grad_()
     convolution.zero_grad()
     y = convolution(x)
     y.backward(torch.linspace(-9, 9, y.numel()).cos().view_as(y).to(y.dtype))
-    return y, x.grad, convolution.weight.grad.clone()
+    return y, x.grad, *(parameter.grad.clone() for parameter in convolution.parameters())
 
 
 @given(
@@ -44,6 +44,7 @@ def output_and_gradients(convolution: nn.Module, x: Tensor) -> tuple[Tensor, Ten
     stride=st.tuples(*[st.integers(1, 3)] * 3),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(3, 12), st.integers(3, 12)),
     channels_last=st.booleans(),
+    bias=st.booleans(),
 )
 @settings(max_examples=80, deadline=None)
 def test_it_is_torchs_convolution_with_torchs_gradients(
@@ -52,11 +53,12 @@ def test_it_is_torchs_convolution_with_torchs_gradients(
     stride: tuple[int, int, int],
     shape: tuple[int, int, int, int],
     channels_last: bool,
+    bias: bool,
 ) -> None:
     size, padding = kernel
     batch, frames, height, width = shape
     frames = max(frames, size[0] - 2 * padding[0])
-    ours, theirs = pair(kernel_size=size, stride=stride, padding=padding, **channels)
+    ours, theirs = pair(kernel_size=size, stride=stride, padding=padding, bias=bias, **channels)
     x = torch.randn(batch, channels["in_channels"], frames, height, width, dtype=torch.float64)
     if channels_last:
         x = x.to(memory_format=torch.channels_last_3d)

@@ -15,6 +15,7 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.losses import cross_entropy, intensity_aware_loss
 from dfer_zoo.metrics import UAR, WAR
 from dfer_zoo.nets import NetOutput
+from dfer_zoo.nets.inference import store_channels_last
 from dfer_zoo.nets.recompute import recompute_activations
 
 
@@ -60,9 +61,9 @@ class DFERModel(L.LightningModule):
         self.net = net
         if classifier_gain != 1:
             net.fc.weight.data.mul_(classifier_gain)
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}  # the order in which clips leave the loader
-        for weight in net.parameters():
-            weight.data = weight.data.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
+        store_channels_last(net)
+        if compile and recompute:
+            raise InputError("A compiled net decides itself what to recompute. Set model.compile or model.recompute.")
         if recompute:
             recompute_activations(net)
         if compile:

@@ -17,7 +17,7 @@ SMALL_MAP = 512
 
 
 class ClipConv3d(nn.Conv3d):
-    """A convolution over time, without bias or dilation, whose gradients are right and fast for any clip.
+    """A convolution over time, without dilation, whose gradients are right and fast for any clip.
 
     Its parameter is `torch.nn.Conv3d`'s, so checkpoints of one are checkpoints of the other.
     """
@@ -27,7 +27,7 @@ class ClipConv3d(nn.Conv3d):
         if x.shape[2] == 1 and 2 * self.padding[0] + 1 == self.kernel_size[0]:
             # the other taps see nothing but padding
             middle = self.weight[:, :, self.padding[0]]
-            y = F.conv2d(x.squeeze(2), middle, None, self.stride[1:], self.padding[1:], groups=self.groups)
+            y = F.conv2d(x.squeeze(2), middle, self.bias, self.stride[1:], self.padding[1:], groups=self.groups)
             return y.unsqueeze(2)
         depthwise = self.groups == self.in_channels == self.out_channels
         short = x.shape[2] < self.kernel_size[0]
@@ -37,7 +37,8 @@ class ClipConv3d(nn.Conv3d):
         if torch.is_autocast_enabled("cpu"):  # does not reach into autograd functions
             x, weight = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, weight))
         convolution = DepthwiseConvolution if depthwise else ShortClipConvolution
-        return convolution.apply(x, weight, self.stride, self.padding)
+        y = convolution.apply(x, weight, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1, 1)
 
 
 def use_clip_convolutions(net: nn.Module) -> None:
