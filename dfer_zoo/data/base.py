@@ -15,11 +15,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dfer_zoo.data import sampling
 from dfer_zoo.data.reading import FrameFolder, VideoFile
+from dfer_zoo.data.store import PackedClip, Store, is_packed
 from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 
 Split = Literal["train", "val", "test", "predict"]
+
+Source = FrameFolder | VideoFile | PackedClip
+"""Where a clip's frames are; its ``read`` decodes the chosen ones."""
 
 
 class Batch(NamedTuple):
@@ -41,8 +45,7 @@ class ClipDataset(Dataset):
     epoch, but for clips drawn more than once in one (see `ClipBatches`).
 
     Args:
-        clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `FrameFolder` or
-            `VideoFile`.
+        clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `Source`.
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
@@ -61,7 +64,7 @@ class ClipDataset(Dataset):
     ) -> None:
         self.names = clips["name"].tolist()
         self.labels = clips["label"].to_numpy(np.int64)
-        self.sources: list[FrameFolder | VideoFile] = clips["source"].tolist()
+        self.sources: list[Source] = clips["source"].tolist()
         self.frames = frames
         self.transform = transform
         self.random_frames = random_frames
@@ -197,7 +200,7 @@ class DFERData(L.LightningDataModule):
     """Base of the datasets: a subclass says which clips a split holds.
 
     Args:
-        root: folder of the dataset.
+        root: folder of the dataset, raw or packed (`dfer_zoo.data.pack`).
         frames: T, the number of frames of a clip that the net sees.
         size: side of the frames that the net sees, in pixels.
         batch_size: clips in a global batch; divided by the number of devices.
@@ -217,6 +220,8 @@ class DFERData(L.LightningDataModule):
     label_names = EMOTIONS
     how_to_get: str
     """The next step of somebody who does not have the data."""
+    label_files: tuple[str, ...]
+    """Patterns of the files that `read_split` reads, relative to the root: what a packed store holds copies of."""
 
     def __init__(
         self,
@@ -263,8 +268,16 @@ class DFERData(L.LightningDataModule):
         """
 
     @abstractmethod
-    def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
-        """Return where each clip's frames are, or None for a clip that is missing or empty."""
+    def sources(self, names: Sequence[str]) -> list[Source | None]:
+        """Return where each clip's frames are in the raw folder, or None for a clip that is missing or empty."""
+
+    def locate(self, names: Sequence[str]) -> list[Source | None]:
+        """Return where each clip's frames are: in the packed store if the root is one, else in the raw folder.
+
+        Raises:
+            DataError: the frames' folder is missing, or the store cannot be used.
+        """
+        return Store(self.root).sources(names) if is_packed(self.root) else self.sources(names)
 
     def clips(self, split: Split) -> pd.DataFrame:
         """Return the clips of a split: columns ``name``, ``label`` and ``source``.
@@ -276,15 +289,26 @@ class DFERData(L.LightningDataModule):
         """
         if split not in self.tables:
             if split in ("train", "val"):
-                both = self._with_sources(self.read_split("train"))
+                both = self.with_sources(self.read_split("train"))
                 parts = split_validation(both, self.val_fraction, self.split_seed)
                 self.tables.update(zip(("train", "val"), parts, strict=True))
             else:
-                self.tables[split] = self._with_sources(self.read_split(split))
+                self.tables[split] = self.with_sources(self.read_split(split))
         return self.tables[split]
 
-    def _with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
-        sources = self.sources(clips["name"].tolist())
+    def with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
+        """Add the column ``source`` to a table of clips.
+
+        Raises:
+            DataError: some clips are missing.
+        """
+        sources = self.locate(clips["name"].tolist())
+        packed = next((source.store for source in sources if isinstance(source, PackedClip)), None)
+        if packed is not None and packed.size is not None and packed.size < self.size:
+            raise InputError(
+                f"data.size is {self.size}, but {self.root} holds frames of {packed.size} px. Pack them with --size "
+                f"{self.size} or more, or add --data.size {packed.size}."
+            )
         missing = [name for name, source in zip(clips["name"], sources, strict=True) if source is None]
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -17,6 +17,7 @@ import pandas as pd
 
 from dfer_zoo.data.base import DFERData
 from dfer_zoo.data.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolder, VideoFile, list_frames
+from dfer_zoo.data.store import Store, is_packed
 from dfer_zoo.data.tables import clip_table, read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError
@@ -35,6 +36,7 @@ class Clips(DFERData):
     """
 
     how_to_get = "Pass a folder with videos, or with clips.csv (path,label,split) that lists them."
+    label_files = ("clips.csv",)
 
     def __init__(self, root: str = "data/clips", csv: str = "clips.csv", allow_outside: bool = False, **kwargs) -> None:
         super().__init__(root, **kwargs)
@@ -77,6 +79,8 @@ class Clips(DFERData):
         ]
 
     def _scan_folder(self) -> pd.DataFrame:
+        if is_packed(self.root):
+            return clip_table([(name, -1) for name in Store(self.root).names], self.root)
         with os.scandir(self.root) as entries:
             found = sorted(
                 entry.name for entry in entries if entry.is_dir() or entry.name.lower().endswith(VIDEO_SUFFIXES)

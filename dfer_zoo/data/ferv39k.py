@@ -54,6 +54,7 @@ class FERV39k(DFERData):
         "Apply for it at https://wangyanckxx.github.io/Proj_CVPR2022_FERV39k.html, "
         "or make generated data with `make twin DATA=ferv39k`."
     )
+    label_files = ("4_setups/All_scenes/*.csv",)
 
     def __init__(self, root: str = "data/ferv39k", scene: str | None = None, **kwargs) -> None:
         super().__init__(root, **kwargs)
