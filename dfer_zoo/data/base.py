@@ -74,9 +74,13 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
+    def generator(self, index: int, view: int = 0) -> np.random.Generator:
+        """Return the source of all that is random about a view of clip `index`."""
+        return np.random.default_rng((self.seed, view, zlib.crc32(self.names[index].encode())))
+
     def clip(self, index: int, view: int = 0) -> np.ndarray:
         """Return a view of clip `index`: ``(T, size, size, 3)`` uint8."""
-        rng = np.random.default_rng((self.seed, view, zlib.crc32(self.names[index].encode())))
+        rng = self.generator(index, view)
 
         def choose(count: int) -> np.ndarray:
             if self.random_frames:

@@ -59,6 +59,8 @@ class Clips(DFERData):
                 f"There is no {self.csv}. To train or test, write a csv with the header path,label,split "
                 f"(label: {', '.join(EMOTIONS)}; split: train or test)."
             )
+        trusted = self.allow_outside or is_packed(self.root)  # in a store it is a name and no path
+        real_root = None if trusted else self.root.resolve()
         rows = []
         for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", "split")):
             where = f"{self.csv}, line {line}"
@@ -67,7 +69,7 @@ class Clips(DFERData):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
                 label = _label_id(row.get("label", ""), where, required=split != "predict")
-                rows.append((self._inside(row["path"], where), label))
+                rows.append((self._checked(row["path"], real_root, where), label))
         return clip_table(rows, self.csv)
 
     def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
@@ -93,10 +95,11 @@ class Clips(DFERData):
             )
         return clip_table([(name, -1) for name in names], self.root)
 
-    def _inside(self, path: str, where: str) -> str:
+    def _checked(self, path: str, real_root: Path | None, where: str) -> str:
+        """Return a path of the csv if it may be opened: if it lies under `real_root`, where that is given."""
         if not path or "\0" in path:
             raise DataError(f"{where}: the path is empty or not a path.")
-        if not self.allow_outside and not (self.root / path).resolve().is_relative_to(self.root.resolve()):
+        if real_root is not None and not (real_root / path).resolve().is_relative_to(real_root):
             raise DataError(
                 f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
             )

@@ -102,7 +102,7 @@ class FERV39k(DFERData):
     def sources(self, names: Sequence[str]) -> list[FrameFolder | None]:
         """Return the frame folders, each listed once."""
         root = self.frame_root()
-        paths = [str(root / name) for name in names]
+        paths = [f"{root}/{name}" for name in names]  # a Path for each would take a second
         frames = list_frames(paths)
         return [FrameFolder(path, files) if files else None for path, files in zip(paths, frames, strict=True)]
 

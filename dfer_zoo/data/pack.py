@@ -88,7 +88,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """What tells plans apart."""
-        parts = ["\n".join(self.names).encode(), self.counts.tobytes(), self.offsets.tobytes()]
+        parts = [repr((self.names, self.shards)).encode(), self.counts.tobytes(), self.offsets.tobytes()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -276,7 +276,10 @@ def write_frames(plan: Plan, out: Path, tables: list[Path], workers: int) -> Non
     """
     started = read_header(out)
     if started and (started["version"], started["plan"]) != (VERSION, plan.digest):
-        raise InputError(f"The data at {plan.words['root']} changed since the packing began. Delete {out} and repeat.")
+        raise InputError(
+            f"The data at {plan.words['root']}, or dfer-zoo itself, changed since the packing began. "
+            f"Delete {out} and repeat the same words."
+        )
     if not (out / FRAMES).is_file() or (out / FRAMES).stat().st_size != plan.bytes:
         shutil.rmtree(out / PACKING, ignore_errors=True)
     missing = [shard for shard in range(len(plan.shards)) if not record_path(out, shard).is_file()]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -29,13 +30,14 @@ def as_decoded(frame: np.ndarray) -> np.ndarray:
     return frame
 
 
-def natural_key(name: str) -> list[tuple[int, int | str]]:
+@lru_cache(2**15)  # the clips of a dataset name their frames alike: 1.jpg, 2.jpg, ...
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort ``2.jpg`` before ``10.jpg``.
 
     >>> sorted(["10.jpg", "2.jpg", "1.jpg"], key=natural_key)
     ['1.jpg', '2.jpg', '10.jpg']
     """
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
 @dataclass(frozen=True)
@@ -199,5 +201,6 @@ def list_frames(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             raise DataError(f"The folder {folder} cannot be listed: {error.strerror}.") from error
         return tuple(sorted(found, key=natural_key))
 
+    blocks = [folders[start : start + 256] for start in range(0, len(folders), 256)]
     with ThreadPoolExecutor(16) as pool:  # the time is the file system's, not ours
-        return list(pool.map(names, folders, chunksize=64))
+        return [found for block in pool.map(lambda block: [*map(names, block)], blocks) for found in block]

@@ -50,4 +50,4 @@ def print_ratios(
     for name, taken in seconds.items():
         speed = unit_per_call / taken
         table.add_row(name, f"{1e3 * taken:.1f}", f"{speed:,.1f}", f"{seconds[baseline] / taken:.2f}")
-    Console().print(table)
+    Console(width=max(Console().width, 110)).print(table)

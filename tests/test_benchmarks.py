@@ -1,0 +1,34 @@
+"""The benchmarks compare like with like."""
+
+import numpy as np
+import pytest
+from benchmarks import alternate, data_path
+
+
+def test_the_data_path_s_variants_read_the_same_clips(tmp_path, monkeypatch):
+    for name, value in (("CLIPS", 3), ("STORED", 20), ("FRAMES", 4)):
+        monkeypatch.setattr(data_path, name, value)
+    read = {name: run().numpy().astype(float) for name, run in data_path.variants(tmp_path).items()}
+    plain = 255 * read.pop("PIL, torchvision")
+    assert plain.shape == (2, 3, 4, 112, 112)
+    for name in ("raw, exact colours", "packed pixels, exact colours"):
+        assert np.abs(read[name] - plain).mean() < 2, name
+    affine = {name: video for name, video in read.items() if name.endswith("affine colours")}
+    assert len(affine) == 3
+    for name, video in affine.items():
+        assert np.abs(video - read["raw, affine colours"]).mean() < (2 if "pixels" in name else 1e-9), name
+    assert np.corrcoef(read["raw, affine colours"].ravel(), plain.ravel())[0, 1] > 0.95
+
+
+def test_alternate_runs_the_variants_in_turns(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("benchmarks.time.perf_counter", lambda: next(clock))
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("slow")
+        next(clock)
+
+    seconds = alternate({"fast": lambda: order.append("fast"), "slow": slow}, rounds=3)
+    assert order == ["fast", "slow"] * 4
+    assert seconds == pytest.approx({"fast": 1, "slow": 2})
