@@ -11,12 +11,11 @@ def test_the_data_path_s_variants_read_the_same_clips(tmp_path, monkeypatch):
     read = {name: run().numpy().astype(float) for name, run in data_path.variants(tmp_path).items()}
     plain = 255 * read.pop("PIL, torchvision")
     assert plain.shape == (2, 3, 4, 112, 112)
-    for name in ("raw, exact colours", "packed pixels, exact colours"):
-        assert np.abs(read[name] - plain).mean() < 2, name
-    affine = {name: video for name, video in read.items() if name.endswith("affine colours")}
-    assert len(affine) == 3
-    for name, video in affine.items():
-        assert np.abs(video - read["raw, affine colours"]).mean() < (2 if "pixels" in name else 1e-9), name
+    resized_twice = 5  # levels of 255: the noise in these frames is finer than what a packed store keeps
+    assert np.abs(read["raw, exact colours"] - plain).mean() < 1.5
+    assert np.abs(read["packed pixels, exact colours"] - plain).mean() < resized_twice
+    assert (read["packed jpeg, affine colours"] == read["raw, affine colours"]).all()
+    assert np.abs(read["packed pixels, affine colours"] - read["raw, affine colours"]).mean() < resized_twice
     assert np.corrcoef(read["raw, affine colours"].ravel(), plain.ravel())[0, 1] > 0.95
 
 

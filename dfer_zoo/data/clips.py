@@ -87,6 +87,9 @@ class Clips(DFERData):
             found = sorted(
                 entry.name for entry in entries if entry.is_dir() or entry.name.lower().endswith(VIDEO_SUFFIXES)
             )
+        for name in found:
+            if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that Python could not decode
+                raise DataError(f"{self.root} holds a name that is not UTF-8: {name!r}. Rename it.")
         names = [name for name, source in zip(found, self.sources(found), strict=True) if source is not None]
         if not names:
             raise DataError(
@@ -99,7 +102,11 @@ class Clips(DFERData):
         """Return a path of the csv if it may be opened: if it lies under `real_root`, where that is given."""
         if not path or "\0" in path:
             raise DataError(f"{where}: the path is empty or not a path.")
-        if real_root is not None and not (real_root / path).resolve().is_relative_to(real_root):
+        try:
+            inside = real_root is None or (real_root / path).resolve().is_relative_to(real_root)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
+        if not inside:
             raise DataError(
                 f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
             )

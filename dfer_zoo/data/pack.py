@@ -106,6 +106,7 @@ def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int) -> Pl
     parts = ("predict",) if words["data"] == "clips" else ("train", "test")
     clips = pd.concat([split.read_split(part) for split in splits for part in parts]).drop_duplicates("name")
     clips = splits[0].with_sources(clips.sort_values("name", ignore_index=True))
+    splits[0].demand(clips)
     if clips.empty:
         raise DataError(f"{splits[0].root} names no clips. {splits[0].how_to_get}")
     encoded = words["format"] == "jpeg"
