@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import av
 import cv2
 import lightning as L
 import numpy as np
@@ -70,6 +71,19 @@ def write_clips(root: Path, clips: int = 28, frames: int = 8) -> Path:
         lines.append(f"clip {i},{EMOTIONS[label]},{'test' if i // 7 == 3 else 'train'}\n")
     (root / "clips.csv").write_text("".join(lines))
     return root
+
+
+def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
+    """Write frames of one size as a video of ten frames a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 4_000_000
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 def fit_quietly(model: L.LightningModule, data: L.LightningDataModule, **trainer: object) -> L.Trainer:

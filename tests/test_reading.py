@@ -1,35 +1,24 @@
 """Frames come back from folders and videos: the ones asked for, upright, or a plain error."""
 
 import struct
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from conftest import write_clip
+from conftest import write_clip, write_video
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from dfer_zoo.data import sampling
 from dfer_zoo.data.reading import FrameFolder, VideoFile, count_packets, list_frames, natural_key, read_image
+from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.errors import DataError
 
 IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 CLOCKWISE = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
 """Display matrices of an MP4 track: as stored, and turned a quarter clockwise by the player."""
-
-
-def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 4_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def numbered(count: int) -> list[np.ndarray]:
@@ -92,6 +81,60 @@ def test_a_grey_picture_has_three_channels(tmp_path):
     assert (read_image(tmp_path / "grey.png") == np.full((8, 9, 3), 77)).all()
 
 
+@pytest.mark.parametrize("kind", ["plain", "progressive", "grey", "full colour", "turned", "png"])
+def test_every_picture_reads_as_opencv_reads_it(kind, tmp_path):
+    """The pixels are OpenCV's whoever decodes, turned pictures upright."""
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8), (75, 41))
+    image = Image.fromarray(smooth).convert("L" if kind == "grey" else "RGB")
+    exif = image.getexif()
+    options = {"plain": {}, "progressive": {"progressive": True}, "full colour": {"subsampling": 0}}.get(kind, {})
+    if kind == "turned":
+        exif[ExifTags.Base.Orientation] = 6
+        options = {"exif": exif}
+    path = tmp_path / ("a.png" if kind == "png" else "a.jpg")
+    image.save(path, **options)
+    read = read_image(path)
+    assert (read == cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)).all()
+    assert read.shape == ((75, 41, 3) if kind == "turned" else (41, 75, 3))
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png"), ("1", "bmp")]
+)
+def test_pictures_of_other_modes_look_as_in_any_viewer(tmp_path, mode, suffix):
+    red, green, blue = np.meshgrid(np.linspace(0, 255, 32), np.linspace(0, 255, 24), [90.0])
+    picture = Image.fromarray(np.dstack([red, green, blue]).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / f"picture.{suffix}", **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
+    difference = read_image(tmp_path / f"picture.{suffix}") - np.asarray(picture.convert("RGB"), float)
+    assert np.abs(difference).mean() < 3
+
+
+def test_a_picture_of_16_bits_a_channel(tmp_path):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    cv2.imwrite(str(tmp_path / "deep.png"), values)
+    assert (read_image(tmp_path / "deep.png") == (values // 257)[..., None]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3000, 4000)])
+def test_tiny_and_huge_pictures_become_clips(tmp_path, size):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((*size, 3), 99, np.uint8))
+    frame = read_image(tmp_path / "1.png")
+    assert frame.shape == (*size, 3)
+    assert (Evaluation(32)([frame]) == 99).all()
+    assert Augmentation(32)([frame], np.random.default_rng(0)).shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.95])
+def test_a_jpeg_file_that_is_cut_off_is_named(tmp_path, kept):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    encoded = cv2.imencode(".jpg", noise)[1].tobytes()
+    (tmp_path / "9.jpg").write_bytes(encoded + b" written behind the end by a camera")
+    read_image(tmp_path / "9.jpg")
+    (tmp_path / "9.jpg").write_bytes(encoded[: int(kept * len(encoded))])
+    with pytest.raises(DataError, match=r"9\.jpg .* is not a readable image"):
+        read_image(tmp_path / "9.jpg")
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mpeg4"), (".mp4", "libx264"), (".mkv", "mpeg4")])
 def test_video_frames_are_exact(tmp_path, suffix, codec):
     if codec not in av.codecs_available:
@@ -106,6 +149,16 @@ def test_video_frames_are_exact(tmp_path, suffix, codec):
         assert [int(np.abs(expected - frame.mean()).argmin()) for frame in read] == wanted
     assert read[0].shape == (32, 48, 3)
     assert read[0].dtype == np.uint8
+
+
+def test_frames_are_prepared_once_each(tmp_path):
+    write_clip(tmp_path / "clip", ["1.jpg", "2.jpg"], color=3)
+    video = write_video(tmp_path / "clip.mp4", numbered(3))
+    for clip in (FrameFolder(str(tmp_path / "clip"), ("1.jpg", "2.jpg")), VideoFile(str(video))):
+        seen = []
+        frames = clip.read(lambda count: np.array([0, 1, 1]), lambda frame, seen=seen: seen.append(frame) or frame[:4])
+        assert [frame.shape[0] for frame in frames] == [4, 4, 4]
+        assert len(seen) == 2 if isinstance(clip, FrameFolder) else len(seen) >= 2
 
 
 def test_a_short_video_is_stretched(tmp_path):

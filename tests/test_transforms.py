@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as V
 
 from dfer_zoo.data.transforms import (
     Augmentation,
@@ -56,7 +58,7 @@ def test_any_crop_of_any_frame_has_the_size_asked_for(height, width, seed, scale
     left, top, wide, high = box
     assert 0 <= left <= left + wide <= 1 + 1e-9
     assert 0 <= top <= top + high <= 1 + 1e-9
-    assert crop_and_resize(np.zeros((height, width, 3), np.uint8), box, 16).shape == (16, 16, 3)
+    assert crop_and_resize([np.zeros((height, width, 3), np.uint8)], [box], 16).shape == (1, 16, 16, 3)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 2))
@@ -86,9 +88,26 @@ def test_the_colour_option_chooses_the_operation():
     assert np.abs(exact.mean(axis=-1) - frame.mean(axis=-1)).max() > 5
 
 
+@pytest.mark.parametrize("side", [128, 160, 224])
+def test_crops_are_torchvision_s(side):
+    frames = [picture(side, side, seed) for seed in range(3)]
+    top, left, high, wide = (round(share * side) for share in (0.1, 0.05, 0.8, 0.9))
+    video = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+    expected = V.resized_crop(video, top, left, high, wide, [112, 112], antialias=True).permute(0, 2, 3, 1).numpy()
+    crops = crop_and_resize(frames, [(left / side, top / side, wide / side, high / side)] * 3, 112)
+    assert np.abs(crops.astype(int) - expected).max() <= 1  # torch rounds by memory order
+
+
+def test_crops_do_not_alias():
+    stripes = np.zeros((224, 224, 3), np.uint8)
+    stripes[:, ::2] = 200  # finer than 112 pixels can show
+    assert np.ptp(crop_and_resize([stripes], [(0, 0, 1, 1)], 112)[0, :, 8:-8]) <= 2
+    assert np.ptp(crop_and_resize([stripes], [(0, 0, 1, 1)], 80)[0, :, 8:-8]) < 60
+
+
 def test_augmentation_cuts_frames_of_other_sizes_alike():
     large = picture(80, 80)
-    small = crop_and_resize(large, (0, 0, 1, 1), 40)
+    small = crop_and_resize([large], [(0, 0, 1, 1)], 40)[0]
     for seed in range(5):
         clip = Augmentation(20, jitter=0, hue=0)([large, small], np.random.default_rng(seed)).astype(int)
         assert np.abs(clip[0] - clip[1]).mean() < 3  # of 70 levels of contrast
@@ -140,6 +159,25 @@ def test_affine_color_agrees_with_torchvision_on_one_linear_change(change, toler
     clip = np.stack([picture(32, 32)] * 2)  # equal frames: the mean of the clip is the mean of each frame
     difference = affine_color(clip, **arguments).astype(float) - exact_color(clip, **arguments)
     assert np.abs(difference).max() <= tolerance
+
+
+factor = st.floats(0.5, 1.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(factor, factor, factor, st.floats(-0.5, 0.5), st.integers(0, 2**32 - 1))
+def test_exact_color_is_torchvision_s(brightness, contrast, saturation, hue, seed):
+    clip = np.random.default_rng(seed).integers(0, 256, (2, 12, 16, 3), dtype=np.uint8)
+    expected = torch.from_numpy(clip).permute(0, 3, 1, 2)
+    for change, value in (
+        (V.adjust_brightness, brightness),
+        (V.adjust_contrast, contrast),
+        (V.adjust_saturation, saturation),
+        (V.adjust_hue, hue),
+    ):
+        expected = change(expected, value)
+    changed = exact_color(clip, brightness, contrast, saturation, hue)
+    assert np.abs(changed.astype(int) - expected.permute(0, 2, 3, 1).numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("hue", [-0.1, -0.04, 0.04, 0.1])

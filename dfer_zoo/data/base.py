@@ -6,20 +6,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dfer_zoo.data import sampling
 from dfer_zoo.data.reading import FrameFolder, VideoFile
+from dfer_zoo.data.store import PackedClip, Store, is_packed
 from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 
 Split = Literal["train", "val", "test", "predict"]
+
+Source = FrameFolder | VideoFile | PackedClip
+"""Where a clip's frames are; its ``read`` decodes the chosen ones."""
+
+MOST_LEFT_OUT = 0.01
+"""Share of the training clips that ``on_error: skip`` may leave out."""
 
 
 class Batch(NamedTuple):
@@ -31,6 +40,8 @@ class Batch(NamedTuple):
     """``(B,)`` int64, ids of `EMOTIONS`; -1 where the clip has no label."""
     name: list[str]
     """The clips' names in their dataset."""
+    left_out: dict[str, str]
+    """Clips that could not be read and what was wrong; another clip of the batch stands in for each."""
 
 
 class ClipDataset(Dataset):
@@ -41,12 +52,12 @@ class ClipDataset(Dataset):
     epoch, but for clips drawn more than once in one (see `ClipBatches`).
 
     Args:
-        clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `FrameFolder` or
-            `VideoFile`.
+        clips: table with a column ``name``, a column ``label`` (id, or -1) and a column ``source`` of `Source`.
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
         shuffle_frames: destroy the order of time.
+        leave_out: let another clip of the batch stand in for one that cannot be read.
         seed: of all that is random.
     """
 
@@ -57,23 +68,29 @@ class ClipDataset(Dataset):
         transform: Augmentation | Evaluation,
         random_frames: bool = False,
         shuffle_frames: bool = False,
+        leave_out: bool = False,
         seed: int = 0,
     ) -> None:
         self.names = clips["name"].tolist()
         self.labels = clips["label"].to_numpy(np.int64)
-        self.sources: list[FrameFolder | VideoFile] = clips["source"].tolist()
+        self.sources: list[Source] = clips["source"].tolist()
         self.frames = frames
         self.transform = transform
         self.random_frames = random_frames
         self.shuffle_frames = shuffle_frames
+        self.leave_out = leave_out
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def generator(self, index: int, view: int = 0) -> np.random.Generator:
+        """Return the source of all that is random about a view of clip `index`."""
+        return np.random.default_rng((self.seed, view, zlib.crc32(self.names[index].encode())))
+
     def clip(self, index: int, view: int = 0) -> np.ndarray:
         """Return a view of clip `index`: ``(T, size, size, 3)`` uint8."""
-        rng = np.random.default_rng((self.seed, view, zlib.crc32(self.names[index].encode())))
+        rng = self.generator(index, view)
 
         def choose(count: int) -> np.ndarray:
             if self.random_frames:
@@ -86,13 +103,30 @@ class ClipDataset(Dataset):
         return self.transform(frames, rng)
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
-        """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them."""
-        video = np.stack([self.clip(index, view) for view, index in batch])
-        indices = [index for _, index in batch]
+        """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them.
+
+        Raises:
+            DataError: a clip that cannot be read; with `leave_out`, a batch without a clip that can be.
+        """
+        clips: list[np.ndarray] = []
+        indices: list[int] = []
+        left_out: dict[str, str] = {}
+        for view, index in batch:
+            try:
+                clips.append(self.clip(index, view))
+                indices.append(index)
+            except DataError as error:
+                if not self.leave_out:
+                    raise
+                left_out[self.names[index]] = str(error)
+        if not clips:
+            raise DataError(f"None of the {len(batch)} clips of a batch can be read: {next(iter(left_out.values()))}")
+        places = [place % len(clips) for place in range(len(batch))]  # as many on every device
         return Batch(
-            torch.from_numpy(video).permute(0, 4, 1, 2, 3),  # a view: channels last in memory
-            torch.from_numpy(self.labels[indices]),
-            [self.names[i] for i in indices],
+            torch.from_numpy(np.stack([clips[i] for i in places])).permute(0, 4, 1, 2, 3),  # channels last in memory
+            torch.from_numpy(self.labels[[indices[i] for i in places]]),
+            [self.names[indices[i]] for i in places],
+            left_out,
         )
 
 
@@ -202,7 +236,7 @@ class DFERData(L.LightningDataModule):
     """Base of the datasets: a subclass says which clips a split holds.
 
     Args:
-        root: folder of the dataset.
+        root: folder of the dataset, raw or packed (`dfer_zoo.data.pack`).
         frames: T, the number of frames of a clip that the net sees.
         size: side of the frames that the net sees, in pixels.
         batch_size: clips in a global batch; divided by the number of devices.
@@ -215,6 +249,8 @@ class DFERData(L.LightningDataModule):
         hue: strength of hue jitter in training, in turns (at most 0.5).
         color: ``affine`` (one linear colour map a clip, fast) or ``exact`` (torchvision's operations).
         shuffle_frames: shuffle the frames of clips at evaluation: what a model loses by it, it knew from time.
+        on_error: ``raise`` stops at a training clip that is missing or damaged; ``skip`` leaves it out, lists it in the
+            run's ``left_out.csv``, and stops above 1 % of the clips. Clips that are evaluated always raise.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
     """
@@ -222,6 +258,8 @@ class DFERData(L.LightningDataModule):
     label_names = EMOTIONS
     how_to_get: str
     """The next step of somebody who does not have the data."""
+    label_files: tuple[str, ...]
+    """Patterns of the files that `read_split` reads, relative to the root: what a packed store holds copies of."""
 
     def __init__(
         self,
@@ -239,6 +277,7 @@ class DFERData(L.LightningDataModule):
         hue: float = 0.1,
         color: Literal["affine", "exact"] = "affine",
         shuffle_frames: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
         workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -255,9 +294,10 @@ class DFERData(L.LightningDataModule):
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.shuffle_frames, self.workers, self.seed = shuffle_frames, workers, seed
+        self.shuffle_frames, self.on_error, self.workers, self.seed = shuffle_frames, on_error, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.tables: dict[str, pd.DataFrame] = {}
+        self.missing: dict[str, str] = {}
         self.batches_done = 0
 
     @abstractmethod
@@ -269,8 +309,16 @@ class DFERData(L.LightningDataModule):
         """
 
     @abstractmethod
-    def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
-        """Return where each clip's frames are, or None for a clip that is missing or empty."""
+    def sources(self, names: Sequence[str]) -> list[Source | None]:
+        """Return where each clip's frames are in the raw folder, or None for a clip that is missing or empty."""
+
+    def locate(self, names: Sequence[str]) -> list[Source | None]:
+        """Return where each clip's frames are: in the packed store if the root is one, else in the raw folder.
+
+        Raises:
+            DataError: the frames' folder is missing, or the store cannot be used.
+        """
+        return Store(self.root).sources(names) if is_packed(self.root) else self.sources(names)
 
     def clips(self, split: Split) -> pd.DataFrame:
         """Return the clips of a split: columns ``name``, ``label`` and ``source``.
@@ -282,23 +330,44 @@ class DFERData(L.LightningDataModule):
         """
         if split not in self.tables:
             if split in ("train", "val"):
-                both = self._with_sources(self.read_split("train"))
-                parts = split_validation(both, self.val_fraction, self.split_seed)
-                self.tables.update(zip(("train", "val"), parts, strict=True))
+                both = self.with_sources(self.read_split("train"))
+                train, val = split_validation(both, self.val_fraction, self.split_seed)
+                if self.on_error == "raise":
+                    self.demand(both)
+                self.demand(val)
+                self.demand(train, MOST_LEFT_OUT)
+                missing = train["source"].isna()
+                self.missing = dict.fromkeys(train["name"][missing], "missing or without frames")
+                self.tables.update(train=train[~missing].reset_index(drop=True), val=val)
             else:
-                self.tables[split] = self._with_sources(self.read_split(split))
+                self.tables[split] = self.with_sources(self.read_split(split))
+                self.demand(self.tables[split])
         return self.tables[split]
 
-    def _with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
-        sources = self.sources(clips["name"].tolist())
-        missing = [name for name, source in zip(clips["name"], sources, strict=True) if source is None]
-        if missing:
+    def with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
+        """Add the column ``source`` to a table of clips: where their frames are, None for a missing clip.
+
+        Raises:
+            InputError: the root is a packed store of frames smaller than the net sees.
+        """
+        sources = self.locate(clips["name"].tolist())
+        packed = next((source.store.size for source in sources if isinstance(source, PackedClip)), None)
+        if packed is not None and packed < self.size:
+            raise InputError(
+                f"data.size is {self.size}, but {self.root} holds frames of {packed} px. Pack them with --size "
+                f"{self.size} or more, or add --data.size {packed}."
+            )
+        return clips.assign(source=pd.Series(sources, clips.index, dtype=object))
+
+    def demand(self, clips: pd.DataFrame, missing_share: float = 0.0) -> None:
+        """Raise DataError where more than a share of the clips has no source."""
+        missing = clips["name"][clips["source"].isna()].tolist()
+        if len(missing) > missing_share * len(clips):
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
                 f"{len(missing)} of {len(clips)} clips under {self.root} are missing or have no frames: {shown}. "
                 f"Run `dfer-zoo check {type(self).__name__.lower()} --root {self.root}` for the whole list."
             )
-        return clips.assign(source=sources)
 
     @property
     def class_counts(self) -> list[int]:
@@ -310,6 +379,20 @@ class DFERData(L.LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
+        if stage == "fit":
+            self._check_training_clips()
+
+    def _check_training_clips(self) -> None:
+        test = set(self.read_split("test")["name"])
+        seen = [name for split in ("train", "val") for name in self.clips(split)["name"] if name in test]
+        if seen:
+            raise DataError(
+                f"{len(seen)} test clips under {self.root} are training clips too, first {seen[0]!r}. Take them out of "
+                "one of the two lists; `dfer-zoo check` shows more."
+            )
+        absent = [name for name, count in zip(self.label_names, self.class_counts, strict=True) if count == 0]
+        if absent:
+            rank_zero_warn(f"No training clip under {self.root} shows {', '.join(absent)}: the model cannot learn it.")
 
     def dataset(self, split: Split) -> ClipDataset:
         """Return the clips of a split, decoded: augmented for ``train``, deterministic otherwise."""
@@ -321,6 +404,7 @@ class DFERData(L.LightningDataModule):
             transform,
             random_frames=training,
             shuffle_frames=self.shuffle_frames and not training,
+            leave_out=training and self.on_error == "skip",
             seed=self.seed,
         )
 
@@ -344,6 +428,7 @@ class DFERData(L.LightningDataModule):
             sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=_use_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -369,6 +454,10 @@ class DFERData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.loader("predict")
+
+
+def _use_one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)  # torch's threads are one in a worker already; OpenCV would start as many as there are cores
 
 
 def _check(name: str, value: object, valid: bool, allowed: str) -> None:

@@ -17,6 +17,7 @@ from dfer_zoo.data.clips import Clips
 from dfer_zoo.data.dfew import DFEW
 from dfer_zoo.data.ferv39k import FERV39k
 from dfer_zoo.data.reading import FrameFolder
+from dfer_zoo.data.store import PackedClip
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError
 from dfer_zoo.results import WIDE
@@ -49,7 +50,8 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
     Args:
         splits: for each name such as ``fold 1``, the data module whose train and test split are checked.
         expected: the published class counts by the name of split and part, such as ``fold 1 train``.
-        every_frame: decode every frame of a folder instead of the first; of a video always the first.
+        every_frame: decode every frame of a folder instead of the first, and compare packed clips with their checksums;
+            of a video always the first frame.
     """
     report = Report()
     tables: dict[str, pd.DataFrame] = {}
@@ -84,7 +86,7 @@ def examine(splits: dict[str, DFERData], expected: dict[str, tuple[int, ...]], e
 
     names = sorted({name for table in tables.values() for name in table["name"]})
     try:
-        sources = next(iter(splits.values())).sources(names)
+        sources = next(iter(splits.values())).locate(names)
     except DataError as error:
         report.errors.append(str(error))
         return report
@@ -102,10 +104,26 @@ def _read_all(sources: Sequence, every_frame: bool) -> list[str]:
     for source in track(sources, description="Reading clips", transient=True):
         frames = range(len(source.names)) if every_frame and isinstance(source, FrameFolder) else [0]
         try:
+            if every_frame and isinstance(source, PackedClip):
+                source.verify()
             source.read(lambda count, frames=frames: pd.Index(frames).to_numpy())
         except DataError as error:
             errors.append(str(error))
     return errors
+
+
+def all_splits(data: Literal["dfew", "ferv39k", "clips"], root: str) -> dict[str, DFERData]:
+    """Return a data module for each train and test split that a dataset has, by the split's name.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    dataset = {"dfew": DFEW, "ferv39k": FERV39k, "clips": Clips}[data]
+    if not Path(root).is_dir():
+        raise DataError(f"There is no folder {root}. {dataset.how_to_get}")
+    if data == "dfew":
+        return {f"fold {fold}": DFEW(root, fold=fold) for fold in dfew.FOLDS}
+    return {"all" if data == "ferv39k" else "clips": dataset(root)}
 
 
 def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, every_frame: bool = False) -> int:
@@ -113,27 +131,22 @@ def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, ev
 
     Args:
         data: which dataset.
-        root: its folder; data/<dataset> by default.
-        every_frame: decode every frame of a folder instead of the first; of a video always the first.
+        root: its folder, raw or packed; data/<dataset> by default.
+        every_frame: decode every frame of a folder instead of the first, and compare packed clips with their checksums;
+            of a video always the first frame.
 
     Returns:
         Exit status: 0 if a training may start, 1 if something is wrong.
     """
     where = root or f"data/{data}"
-    if not Path(where).is_dir():
-        how_to_get = {"dfew": DFEW, "ferv39k": FERV39k, "clips": Clips}[data].how_to_get
-        raise DataError(f"There is no folder {where}. {how_to_get}")
+    splits = all_splits(data, where)
     expected: dict[str, tuple[int, ...]] = {}
     if data == "dfew":
-        splits = {f"fold {fold}": DFEW(where, fold=fold) for fold in dfew.FOLDS}
         for fold in dfew.FOLDS:
             expected[f"fold {fold} train"] = dfew.TRAIN_COUNTS[fold]
             expected[f"fold {fold} test"] = dfew.TEST_COUNTS[fold]
     elif data == "ferv39k":
-        splits = {"all": FERV39k(where)}
         expected = {"all train": ferv39k.TRAIN_COUNTS, "all test": ferv39k.TEST_COUNTS}
-    else:
-        splits = {"clips": Clips(where)}
     report = examine(splits, expected, every_frame)
 
     console = Console(width=max(Console().width, WIDE))

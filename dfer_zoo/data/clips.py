@@ -17,6 +17,7 @@ import pandas as pd
 
 from dfer_zoo.data.base import DFERData
 from dfer_zoo.data.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolder, VideoFile, list_frames
+from dfer_zoo.data.store import Store, is_packed
 from dfer_zoo.data.tables import clip_table, read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError
@@ -35,6 +36,7 @@ class Clips(DFERData):
     """
 
     how_to_get = "Pass a folder with videos, or with clips.csv (path,label,split) that lists them."
+    label_files = ("clips.csv",)
 
     def __init__(self, root: str = "data/clips", csv: str = "clips.csv", allow_outside: bool = False, **kwargs) -> None:
         super().__init__(root, **kwargs)
@@ -57,6 +59,8 @@ class Clips(DFERData):
                 f"There is no {self.csv}. To train or test, write a csv with the header path,label,split "
                 f"(label: {', '.join(EMOTIONS)}; split: train or test)."
             )
+        trusted = self.allow_outside or is_packed(self.root)  # in a store it is a name and no path
+        real_root = None if trusted else self.root.resolve()
         rows = []
         for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", "split")):
             where = f"{self.csv}, line {line}"
@@ -65,7 +69,7 @@ class Clips(DFERData):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
                 label = _label_id(row.get("label", ""), where, required=split != "predict")
-                rows.append((self._inside(row["path"], where), label))
+                rows.append((self._checked(row["path"], real_root, where), label))
         return clip_table(rows, self.csv)
 
     def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
@@ -77,10 +81,15 @@ class Clips(DFERData):
         ]
 
     def _scan_folder(self) -> pd.DataFrame:
+        if is_packed(self.root):
+            return clip_table([(name, -1) for name in Store(self.root).names], self.root)
         with os.scandir(self.root) as entries:
             found = sorted(
                 entry.name for entry in entries if entry.is_dir() or entry.name.lower().endswith(VIDEO_SUFFIXES)
             )
+        for name in found:
+            if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that Python could not decode
+                raise DataError(f"{self.root} holds a name that is not UTF-8: {name!r}. Rename it.")
         names = [name for name, source in zip(found, self.sources(found), strict=True) if source is not None]
         if not names:
             raise DataError(
@@ -89,10 +98,15 @@ class Clips(DFERData):
             )
         return clip_table([(name, -1) for name in names], self.root)
 
-    def _inside(self, path: str, where: str) -> str:
+    def _checked(self, path: str, real_root: Path | None, where: str) -> str:
+        """Return a path of the csv if it may be opened: if it lies under `real_root`, where that is given."""
         if not path or "\0" in path:
             raise DataError(f"{where}: the path is empty or not a path.")
-        if not self.allow_outside and not (self.root / path).resolve().is_relative_to(self.root.resolve()):
+        try:
+            inside = real_root is None or (real_root / path).resolve().is_relative_to(real_root)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
+        if not inside:
             raise DataError(
                 f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
             )

@@ -62,6 +62,7 @@ class DFEW(DFERData):
     """
 
     how_to_get = "Apply for it at https://dfew-dataset.github.io, or make generated data with `make twin DATA=dfew`."
+    label_files = ("EmoLabel_DataSplit/*/*.csv",)
 
     def __init__(self, root: str = "data/dfew", fold: int = 1, **kwargs) -> None:
         super().__init__(root, **kwargs)

@@ -54,6 +54,7 @@ class FERV39k(DFERData):
         "Apply for it at https://wangyanckxx.github.io/Proj_CVPR2022_FERV39k.html, "
         "or make generated data with `make twin DATA=ferv39k`."
     )
+    label_files = ("4_setups/All_scenes/*.csv",)
 
     def __init__(self, root: str = "data/ferv39k", scene: str | None = None, **kwargs) -> None:
         super().__init__(root, **kwargs)
@@ -101,7 +102,7 @@ class FERV39k(DFERData):
     def sources(self, names: Sequence[str]) -> list[FrameFolder | None]:
         """Return the frame folders, each listed once."""
         root = self.frame_root()
-        paths = [str(root / name) for name in names]
+        paths = [f"{root}/{name}" for name in names]  # a Path for each would take a second
         frames = list_frames(paths)
         return [FrameFolder(path, files) if files else None for path, files in zip(paths, frames, strict=True)]
 

@@ -49,5 +49,5 @@ def print_ratios(
         table.add_column(column, justify="left" if column == "variant" else "right")
     for name, taken in seconds.items():
         speed = unit_per_call / taken
-        table.add_row(name, f"{1e3 * taken:.1f}", f"{speed:.3g}", f"{seconds[baseline] / taken:.2f}")
-    Console().print(table)
+        table.add_row(name, f"{1e3 * taken:.1f}", f"{speed:,.1f}", f"{seconds[baseline] / taken:.2f}")
+    Console(width=max(Console().width, 110)).print(table)
