@@ -135,9 +135,7 @@ class DFERModel(L.LightningModule):
         """
         # a function of the step alone: a resumed run draws the same dropout, and so do both passes of SAM
         seed = self.step_seed(batch_idx % self.trainer.accumulate_grad_batches)
-        if (
-            self.device.type == "cpu"
-        ):  # torch.manual_seed keeps a call and its stack for each absent accelerator
+        if self.device.type == "cpu":  # torch.manual_seed keeps a call and its stack for each absent accelerator
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
