@@ -35,6 +35,9 @@ class HDF(DFERModel):
         dropout: probability of dropping a value of the feature before the classifier; X3D's 0.5.
         pretrained: true for pytorchvideo's Kinetics-400 weights, a path for a local file, false for random weights.
         **kwargs: the recipe, see `DFERModel`.
+
+    Raises:
+        InputError: options that exclude each other.
     """
 
     def __init__(
@@ -67,6 +70,11 @@ class HDF(DFERModel):
             pretrained=pretrained,
         )
         super().__init__(net, **kwargs)
+        if self.hparams.compile and dsm and not self.two_passes:
+            raise InputError(
+                f"rho is {rho}: the step needs gradients at the feature within the net, which a compiled net hides. "
+                "Set model.compile: false, model.dsm: false or a rho above 0."
+            )
 
     @property
     def two_passes(self) -> bool:
