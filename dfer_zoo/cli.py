@@ -3,6 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import yaml
@@ -18,7 +19,7 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
 
 TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
 """Options of the data that change no test clip."""
@@ -34,6 +35,13 @@ class DFERCLI(LightningCLI):
         """Add where a run goes; hand the seed to the data and the clips' shape to the model."""
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
+        parser.add_argument(
+            "--rules",
+            type=list[Literal["last", "best_test"]],
+            default=[],
+            help="Checkpoints that fit tests beside best_val: the last epoch's; best_test, the papers' rule, the epoch "
+            "with the best WAR on the test clips, which are then scored after each epoch.",
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
         for shared in ("frames", "size"):  # passed over by models without such an argument
             parser.link_arguments(f"data.init_args.{shared}", f"model.init_args.{shared}")
@@ -77,7 +85,7 @@ class DFERCLI(LightningCLI):
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
-            folder, name = self._training_folder(), "-".join([f"test-{BEST}", *self._limits()])
+            folder, name = self._training_folder(), f"test-{BEST}"
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]
@@ -87,6 +95,9 @@ class DFERCLI(LightningCLI):
             elif settings.trainer.enable_checkpointing is not False:
                 checkpoints = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
                 callbacks.append(ModelCheckpoint(filename=BEST, monitor="val_war", mode="max", **checkpoints))
+                if BEST_TEST in settings.rules:
+                    self.datamodule.test_each_epoch = True
+                    callbacks.append(ModelCheckpoint(filename=BEST_TEST, monitor="test_war", mode="max", **checkpoints))
                 # a callback of its own: with save_last, ModelCheckpoint writes the last one only where it is the best
                 callbacks.append(ModelCheckpoint(filename=LAST, **checkpoints))
         else:
@@ -138,12 +149,14 @@ class DFERCLI(LightningCLI):
         return folder / version
 
     def after_fit(self) -> None:
-        """Test the checkpoint chosen on the validation clips; measure the model's cost, which ends the run."""
-        checkpoints = self.trainer.checkpoint_callback
-        if self.trainer.fast_dev_run or checkpoints is None or self.trainer.interrupted:
+        """Test the chosen checkpoints; measure the model's cost, which ends the run."""
+        chosen = {callback.filename: callback.best_model_path for callback in self.trainer.checkpoint_callbacks}
+        if self.trainer.fast_dev_run or BEST not in chosen or self.trainer.interrupted:
             return
-        self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoints.best_model_path, verbose=False)
-        self.after_test()
+        for rule in dict.fromkeys([BEST, *self.settings.rules]):
+            self.writer.name = "-".join([f"test-{rule}", *self._limits()])
+            self.trainer.test(self.model, self.datamodule, ckpt_path=chosen[rule], verbose=False)
+            self.after_test()
         if self.trainer.is_global_zero:
             self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
             write_json(self.writer.folder / COST, measure_cost(self.model, self.datamodule))

@@ -7,6 +7,7 @@
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
+      checkpoints/best_test.ckpt           chosen on the test clips, as in the papers; only when asked for
       cost.json                            parameters, multiply-accumulates, speed; written last, when all is done
       evaluations/<split>-<checkpoint>.csv predictions: clip, label, one logit a class
       evaluations/<split>-<checkpoint>.json  WAR, UAR, recalls, confusion matrix
@@ -35,7 +36,7 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
 CONFIG, COST = "config.yaml", "cost.json"
-BEST, LAST = "best_val", "last"
+BEST, LAST, BEST_TEST = "best_val", "last", "best_test"
 
 
 def write_text(path: Path, text: str) -> None:

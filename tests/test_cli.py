@@ -212,12 +212,55 @@ def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], 
     assert (finished / "config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize(("model", "stop"), [("r3d_18", KeyboardInterrupt), ("hdf", RuntimeError)])
+@pytest.fixture(scope="module")
+def by_all_rules(run_words: list[str], runs: Path, finished: Path) -> Path:
+    """The run of the same words, but for the other rules to choose a checkpoint by."""
+    assert main([*run_words, "--rules=[last,best_test]"]) == 0
+    return finished.with_name("fold1-seed0-2")
+
+
+def test_other_rules_leave_the_training_as_it_is(finished: Path, by_all_rules: Path) -> None:
+    for name in ("last", "best_val"):
+        assert different(weights(by_all_rules, name), weights(finished, name)) == []
+    for suffix in ("csv", "json"):
+        evaluation = Path("evaluations") / f"test-best_val.{suffix}"
+        assert (by_all_rules / evaluation).read_text() == (finished / evaluation).read_text()
+    ours, theirs = (pd.read_csv(run / "metrics.csv") for run in (by_all_rules, finished))
+    assert set(ours) - set(theirs) == {"test_war", "test_uar"}
+    pd.testing.assert_frame_equal(ours[list(theirs)], theirs, check_exact=True)
+    assert not (finished / "checkpoints" / "best_test.ckpt").exists()
+
+
+def test_each_rule_tests_the_epoch_that_it_chooses(by_all_rules: Path) -> None:
+    epochs = pd.read_csv(by_all_rules / "metrics.csv").dropna(subset="val_war")
+    assert len(epochs) == 2
+    chosen = {
+        "best_val": epochs["val_war"].idxmax(),
+        "best_test": epochs["test_war"].idxmax(),
+        "last": epochs.index[-1],
+    }
+    for rule, row in chosen.items():
+        assert checkpoint_of(by_all_rules, rule)["epoch"] == epochs["epoch"][row]
+        result = json.loads((by_all_rules / "evaluations" / f"test-{rule}.json").read_text())
+        assert result["war"] == pytest.approx(epochs["test_war"][row])
+        assert result["uar"] == pytest.approx(epochs["test_uar"][row])
+        assert len(pd.read_csv(by_all_rules / "evaluations" / f"test-{rule}.csv")) == result["clips"] == 14
+
+
+@pytest.mark.parametrize(
+    ("model", "stop", "rules"), [("r3d_18", KeyboardInterrupt, ["last", "best_test"]), ("hdf", RuntimeError, [])]
+)
 def test_an_interrupted_run_continues_to_the_same_weights(
-    stop: type[BaseException], model: str, dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: type[BaseException],
+    model: str,
+    rules: list[str],
+    dfew_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fit(runs: Path) -> Path:
-        assert main(words("fit", "dfew", model, dfew_root, runs, "--trainer.max_epochs=3")) == 0
+        asked = words("fit", "dfew", model, dfew_root, runs, "--trainer.max_epochs=3", f"--rules={json.dumps(rules)}")
+        assert main(asked) == 0
         return runs / f"{model}-dfew" / "fold1-seed0"
 
     uninterrupted = fit(tmp_path / "whole")
@@ -237,13 +280,14 @@ def test_an_interrupted_run_continues_to_the_same_weights(
 
     assert fit(tmp_path / "parts") == run
     assert [path.name for path in run.parent.iterdir()] == ["fold1-seed0"]
-    for name in ("last", "best_val"):
+    for name in {"last", "best_val", *rules}:
         assert different(weights(run, name), weights(uninterrupted, name)) == []
     ours, theirs = (pd.read_csv(folder / "metrics.csv") for folder in (run, uninterrupted))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-    for name in ("csv", "json"):
-        evaluation = Path("evaluations") / f"test-best_val.{name}"
-        assert (run / evaluation).read_text() == (uninterrupted / evaluation).read_text()
+    written = {f"test-{rule}.{suffix}" for rule in ("best_val", *rules) for suffix in ("csv", "json")}
+    assert {path.name for path in (run / "evaluations").iterdir()} == written
+    for name in written:
+        assert (run / "evaluations" / name).read_text() == (uninterrupted / "evaluations" / name).read_text()
 
 
 @pytest.mark.parametrize(("verb", "split"), [("test", "test"), ("validate", "val"), ("predict", "predict")])

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -212,6 +213,9 @@ class DFERData(L.LightningDataModule):
         shuffle_frames: shuffle the frames of clips at evaluation: what a model loses by it, it knew from time.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
+
+    Attributes:
+        test_each_epoch: score the test clips beside the validation clips after each epoch; changes no training.
     """
 
     label_names = EMOTIONS
@@ -252,6 +256,7 @@ class DFERData(L.LightningDataModule):
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
         self.shuffle_frames, self.workers, self.seed = shuffle_frames, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
+        self.test_each_epoch = False
         self.tables: dict[str, pd.DataFrame] = {}
 
     @abstractmethod
@@ -301,7 +306,8 @@ class DFERData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the tables that `stage` needs; called by the Trainer on every process."""
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
+        for split in (*splits, "test") if stage == "fit" and self.test_each_epoch else splits:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
 
@@ -344,7 +350,9 @@ class DFERData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        if self.test_each_epoch and self.trainer.state.fn == TrainerFn.FITTING:
+            return [self.loader("val"), self.loader("test")]
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:
