@@ -2,8 +2,10 @@
 
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import yaml
@@ -138,15 +140,20 @@ class DFERCLI(LightningCLI):
 
     def _training_folder(self) -> Path:
         """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
-        method = self.settings.method or type(self.model).__name__.lower()
-        folder = Path(self.settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
-        version = f"{self.datamodule.run_name}-seed{self.settings.seed_everything}"
-        config = self._parser("fit").dump(self.settings, skip_none=False)
-        version, last = choose_version(folder, version, config)
+        identity = self.identity()
+        version, last = choose_version(*identity)
         if last is not None and not self.settings.ckpt_path:
             self.config_init.fit.ckpt_path = str(last)
-            Console().print(f"Continuing the interrupted run {folder / version} from {LAST}.ckpt.")
-        return folder / version
+            Console().print(f"Continuing the interrupted run {identity.folder / version} from {LAST}.ckpt.")
+        return identity.folder / version
+
+    def identity(self) -> "Identity":
+        """Return what tells the training that the words ask for from others."""
+        settings = self.settings
+        method = settings.method or settings.model.class_path.rpartition(".")[2].lower()
+        folder = Path(settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
+        version = f"{self.datamodule.run_name}-seed{settings.seed_everything}"
+        return Identity(folder, version, self._parser("fit").dump(settings, skip_none=False))
 
     def after_fit(self) -> None:
         """Test the chosen checkpoints; measure the model's cost, which ends the run."""
@@ -174,6 +181,31 @@ class DFERCLI(LightningCLI):
     after_validate = after_predict = after_test
 
 
+class Identity(NamedTuple):
+    """A training as `choose_version` takes it."""
+
+    folder: Path
+    version: str
+    config: str
+
+
+class Planner(DFERCLI):
+    """Parse the words of trainings without carrying them out: nothing is built but the data module, which reads nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+    def identify(self, words: Sequence[str]) -> Identity:
+        """Return the identity of the training that the words ask for."""
+        self.parse_arguments(self.parser, list(words))
+        dataset = self.settings.data
+        self.datamodule = getattr(data, dataset.class_path.rpartition(".")[2])(**dataset.init_args.as_dict())
+        return self.identity()
+
+
 def _seed(seed: int | bool) -> int:
     if isinstance(seed, bool):
         raise InputError(f"seed_everything is {seed}; a run needs a number, such as 0, to be repeated.")
@@ -189,6 +221,25 @@ def run(args: list[str]) -> None:
     Raises:
         InputError: an input that a person can correct.
     """
+    with plain_errors():
+        build(DFERCLI, args)
+
+
+def identify(trainings: Sequence[Sequence[str]]) -> list[Identity]:
+    """Return the identities of trainings, each given as words of the command line, ``fit`` first.
+
+    Raises:
+        InputError: an input that a person can correct.
+    """
+    if not trainings:
+        return []
+    with plain_errors():
+        planner = build(Planner, trainings[0])
+        return [planner.identify(words) for words in trainings]
+
+
+def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
+    """Hand words to LightningCLI, set up for this project."""
     for talkative in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     for harmless in (
@@ -199,19 +250,25 @@ def run(args: list[str]) -> None:
         ".*isinstance",
     ):
         warnings.filterwarnings("ignore", message=harmless)
+    return cli(
+        DFERModel,
+        DFERData,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        # `ClipBatches` shares the clips out, each exactly once
+        trainer_defaults={"use_distributed_sampler": False},
+        parser_kwargs={"prog": "dfer-zoo"},
+        args=list(args),
+    )
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the InputError that jsonargparse has wrapped."""
     try:
-        DFERCLI(
-            DFERModel,
-            DFERData,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=0,
-            # `ClipBatches` shares the clips out, each exactly once
-            trainer_defaults={"use_distributed_sampler": False},
-            parser_kwargs={"prog": "dfer-zoo"},
-            args=args,
-        )
+        yield
     except ValueError as error:  # jsonargparse wraps what a model's or dataset's __init__ raises
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):

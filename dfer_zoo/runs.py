@@ -71,6 +71,47 @@ def load_data(run: Path) -> DFERData:
         raise InputError(f"{run / CONFIG} does not say which data the run was trained on ({error}).") from error
 
 
+def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
+    """Name the dotted keys in which two configurations ask for another training.
+
+    A key that one of them lacks and that is off in the other is an option of a later version and no difference; nor is
+    the folder of all runs.
+
+    >>> differences({"runs": "a", "model": {"lr": 1, "dam": True}}, {"runs": "b", "model": {"lr": 2}, "rules": []})
+    ['model.lr', 'model.dam']
+    """
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return [] if ours == theirs else [key]
+    found = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        if name in ours and name in theirs:
+            found += differences(ours[name], theirs[name], f"{key}.{name}".strip("."))
+        elif ours.get(name) or theirs.get(name):
+            found.append(f"{key}.{name}".strip("."))
+    return [name for name in found if name != "runs"]
+
+
+def versions(folder: Path, version: str, config: str) -> list[tuple[Path, list[str]]]:
+    """List the runs of a name, ``version``, ``version-2``, ..., each with what tells it from a given configuration.
+
+    Args:
+        folder: ``runs/<model>-<data>``.
+        version: the name.
+        config: the configuration, as the text of its ``config.yaml``.
+
+    Returns:
+        For each run its folder and the keys in which it differs.
+    """
+    ours, found = yaml.safe_load(config), []
+    while ((run := folder / (f"{version}-{len(found) + 1}" if found else version)) / CONFIG).is_file():
+        try:
+            theirs = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        except yaml.YAMLError:  # cut off by a kill
+            theirs = {}
+        found.append((run, differences(ours, theirs)))
+    return found
+
+
 def choose_version(folder: Path, version: str, config: str) -> tuple[str, Path | None]:
     """Choose the run folder for a training with a given configuration.
 
@@ -85,15 +126,12 @@ def choose_version(folder: Path, version: str, config: str) -> tuple[str, Path |
     Returns:
         The version, and the checkpoint to continue from, None for a new run.
     """
-    for number in range(1, 10_000):
-        name = version if number == 1 else f"{version}-{number}"
-        run = folder / name
-        if not (run / CONFIG).is_file():
-            return name, None
+    known = versions(folder, version, config)
+    for run, different in known:
         last = run / "checkpoints" / f"{LAST}.ckpt"
-        if (run / CONFIG).read_text(encoding="utf-8") == config and not is_finished(run):
-            return name, last if last.is_file() else None
-    raise AssertionError("ten thousand runs of one name")
+        if not different and not is_finished(run):
+            return run.name, last if last.is_file() else None
+    return f"{version}-{len(known) + 1}" if known else version, None
 
 
 class MetricsCSV(Logger):

@@ -219,6 +219,8 @@ class DFERData(L.LightningDataModule):
     """
 
     label_names = EMOTIONS
+    folds: tuple[int, ...] = ()
+    """What ``fold`` may be, where the dataset has folds."""
     how_to_get: str
     """The next step of somebody who does not have the data."""
 

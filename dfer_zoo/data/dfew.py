@@ -61,6 +61,7 @@ class DFEW(DFERData):
         **kwargs: see `DFERData`.
     """
 
+    folds = FOLDS
     how_to_get = "Apply for it at https://dfew-dataset.github.io, or make generated data with `make twin DATA=dfew`."
 
     def __init__(self, root: str = "data/dfew", fold: int = 1, **kwargs) -> None:
