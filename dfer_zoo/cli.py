@@ -16,6 +16,7 @@ from lightning.pytorch.trainer import Trainer
 from rich.console import Console
 
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
+from dfer_zoo.checkpoints import LastCheckpoint, WholeCheckpointIO
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
@@ -43,6 +44,9 @@ class DFERCLI(LightningCLI):
             default=[],
             help="Checkpoints that fit tests beside best_val: the last epoch's; best_test, the papers' rule, the epoch "
             "with the best WAR on the test clips, which are then scored after each epoch.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes", type=float, default=10.0, help="Minutes between saves of last.ckpt within an epoch."
         )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
         for shared in ("frames", "size"):  # passed over by models without such an argument
@@ -100,8 +104,8 @@ class DFERCLI(LightningCLI):
                 if BEST_TEST in settings.rules:
                     self.datamodule.test_each_epoch = True
                     callbacks.append(ModelCheckpoint(filename=BEST_TEST, monitor="test_war", mode="max", **checkpoints))
-                # a callback of its own: with save_last, ModelCheckpoint writes the last one only where it is the best
-                callbacks.append(ModelCheckpoint(filename=LAST, **checkpoints))
+                callbacks.append(LastCheckpoint(folder / "checkpoints", LAST, settings.checkpoint_minutes))
+                kwargs["plugins"] = [WholeCheckpointIO(), *(self._get(self.config_init, "trainer").plugins or [])]
         else:
             kwargs |= {"logger": False, "enable_checkpointing": False}
             if "verbose" in self.config_init[self.subcommand]:
@@ -142,7 +146,8 @@ class DFERCLI(LightningCLI):
         """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
         identity = self.identity()
         version, last = choose_version(*identity)
-        if last is not None and not self.settings.ckpt_path:
+        if last is not None:
+            read_checkpoint(last)  # says so if it is damaged
             self.config_init.fit.ckpt_path = str(last)
             Console().print(f"Continuing the interrupted run {identity.folder / version} from {LAST}.ckpt.")
         return identity.folder / version
@@ -157,12 +162,12 @@ class DFERCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the chosen checkpoints; measure the model's cost, which ends the run."""
-        chosen = {callback.filename: callback.best_model_path for callback in self.trainer.checkpoint_callbacks}
-        if self.trainer.fast_dev_run or BEST not in chosen or self.trainer.interrupted:
+        if self.trainer.fast_dev_run or self.trainer.checkpoint_callback is None or self.trainer.interrupted:
             return
         for rule in dict.fromkeys([BEST, *self.settings.rules]):
             self.writer.name = "-".join([f"test-{rule}", *self._limits()])
-            self.trainer.test(self.model, self.datamodule, ckpt_path=chosen[rule], verbose=False)
+            checkpoint = self.writer.folder / "checkpoints" / f"{rule}.ckpt"
+            self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint, verbose=False)
             self.after_test()
         if self.trainer.is_global_zero:
             self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
@@ -190,7 +195,7 @@ class Identity(NamedTuple):
 
 
 class Planner(DFERCLI):
-    """Parse the words of trainings without carrying them out: nothing is built but the data module, which reads nothing."""
+    """Parse the words of trainings without carrying them out; only the data module is built, which reads nothing yet."""
 
     def instantiate_classes(self) -> None:
         """Build nothing."""

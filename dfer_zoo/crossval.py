@@ -76,7 +76,13 @@ def folds_of(data: str, folds: str | None) -> list[int] | list[None]:
 
 
 def trainings(
-    method: str, model: str, data: str, folds: Sequence[int | None], seeds: Sequence[int], quick: bool, more: Sequence[str]
+    method: str,
+    model: str,
+    data: str,
+    folds: Sequence[int | None],
+    seeds: Sequence[int],
+    quick: bool,
+    more: Sequence[str],
 ) -> list[Training]:
     """Return the trainings of a model, seed by seed, in the words that `make train` would use.
 
@@ -228,7 +234,9 @@ def conclude(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         figure, axes = figures.new_figure(1, 1, 5.2, 4.8)
         title = f"{folder.name}, {counted} pooled\nWAR {spoken(summary['war'])}  UAR {spoken(summary['uar'])}"
         figures.confusion_matrix(np.array(summary["pooled"]["confusion"]), axes[0, 0], title, summary["classes"])
-        console.print(f"Written: {folder}/crossval.csv, crossval.json; figure: {figures.save(figure, folder / 'crossval.png')}")
+        console.print(
+            f"Written: {folder}/crossval.csv, crossval.json; figure: {figures.save(figure, folder / 'crossval.png')}"
+        )
     return summaries
 
 

@@ -271,7 +271,9 @@ class Display:
         else:
             log = job.run / LOG
             tail = "\n".join(f"  {line}" for line in log.read_text("utf-8", "replace").splitlines()[-12:])
-            self.progress.console.print(f"[bold red]failed[/] {escape(job.name)} (status {status}), {escape(str(log))}:")
+            self.progress.console.print(
+                f"[bold red]failed[/] {escape(job.name)} (status {status}), {escape(str(log))}:"
+            )
             self.progress.console.print(tail, markup=False, highlight=False)
         self._refresh()
 

@@ -178,6 +178,13 @@ class MetricsCSV(Logger):
             self.continued = False
         self.rows.setdefault(step, {"step": step}).update({key: float(value) for key, value in metrics.items()})
 
+    def keep_up(self, trainer: L.Trainer) -> None:
+        """Log and write the training step in hand, which the Trainer does only after its checkpoint."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            terms = {key: value for key, value in trainer.logged_metrics.items() if key.startswith("train_")}
+            self.log_metrics({**terms, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        self.save()
+
     @rank_zero_only
     def save(self) -> None:
         """Write the file."""
