@@ -39,6 +39,16 @@ CONFIG, COST = "config.yaml", "cost.json"
 BEST, LAST, BEST_TEST = "best_val", "last", "best_test"
 
 
+WITHOUT_EFFECT = {
+    "runs",
+    "checkpoint_minutes",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "data.init_args.workers",
+}
+"""Options that change nothing of what is trained and how it scores."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: to a temporary name, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +84,7 @@ def load_data(run: Path) -> DFERData:
 def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
     """Name the dotted keys in which two configurations ask for another training.
 
-    A key that one of them lacks and that is off in the other is an option of a later version and no difference; nor is
-    the folder of all runs.
+    A key that one of them lacks and that is off in the other is an option of a later version, and no difference.
 
     >>> differences({"runs": "a", "model": {"lr": 1, "dam": True}}, {"runs": "b", "model": {"lr": 2}, "rules": []})
     ['model.lr', 'model.dam']
@@ -88,7 +97,7 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
             found += differences(ours[name], theirs[name], f"{key}.{name}".strip("."))
         elif ours.get(name) or theirs.get(name):
             found.append(f"{key}.{name}".strip("."))
-    return [name for name in found if name != "runs"]
+    return [name for name in found if name not in WITHOUT_EFFECT]
 
 
 def versions(folder: Path, version: str, config: str) -> list[tuple[Path, list[str]]]:

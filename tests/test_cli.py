@@ -252,10 +252,8 @@ def test_a_run_that_crashed_continues_to_the_same_weights(
     dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(runs: Path) -> Path:
-        assert (
-            main(words("fit", "dfew", "r3d_18", dfew_root, runs, "--trainer.max_epochs=3", "--rules=[last,best_test]"))
-            == 0
-        )
+        more = ("--trainer.max_epochs=3", "--rules=[last,best_test]")
+        assert main(words("fit", "dfew", "r3d_18", dfew_root, runs, *more)) == 0
         return runs / "r3d_18-dfew" / "fold1-seed0"
 
     uninterrupted = fit(tmp_path / "whole")
