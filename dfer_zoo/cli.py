@@ -1,6 +1,8 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
 import logging
+import shlex
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
@@ -21,10 +24,22 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
+from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import (
+    BEST,
+    BEST_TEST,
+    CONFIG,
+    COST,
+    LAST,
+    EvaluationWriter,
+    LeftOut,
+    MetricsCSV,
+    choose_version,
+    write_json,
+)
 
-TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
+TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color", "on_error"}
 """Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
@@ -92,6 +107,7 @@ class DFERCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
             folder, name = self._training_folder(), f"test-{BEST}"
+            callbacks.append(LeftOut(folder))
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]
@@ -195,7 +211,7 @@ class Identity(NamedTuple):
 
 
 class Planner(DFERCLI):
-    """Parse the words of trainings without carrying them out; only the data module is built, which reads nothing yet."""
+    """Parse the words of trainings without carrying them out; only the data module is built, which reads no file."""
 
     def instantiate_classes(self) -> None:
         """Build nothing."""
@@ -260,7 +276,8 @@ def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
         DFERData,
         subclass_mode_model=True,
         subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveRun,
+        save_config_kwargs={"command": shlex.join(["dfer-zoo", *args])},
         seed_everything_default=0,
         # `ClipBatches` shares the clips out, each exactly once
         trainer_defaults={"use_distributed_sampler": False},
@@ -279,3 +296,5 @@ def plain_errors() -> Iterator[None]:
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise cause or error from None
+    except SIGTERMException as stop:  # Lightning's answer outside of training; its status would be that of success
+        raise SystemExit(128 + signal.SIGTERM) from stop

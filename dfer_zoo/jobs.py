@@ -241,13 +241,13 @@ class Display:
         )
         # no thread of its own, which a fork could catch holding a lock
         self.progress = Progress(*columns, console=Console(stderr=True), auto_refresh=False, speed_estimate_period=3600)
-        self.jobs = jobs
+        self.count = len(jobs)
         self.known = {job: job.epochs_done for job in jobs}
         self.ended_jobs: set[Job] = set()
         self.tasks: dict[Job, TaskID] = {}
         total = sum(job.epochs for job in jobs) if all(job.epochs for job in jobs) else None
         done = sum(self.known.values())
-        self.all = self.progress.add_task("", total=total, completed=done, unit="epochs", visible=bool(jobs))
+        self.all = self.progress.add_task("", total=total, completed=done, unit="epochs")
         self._refresh()
 
     def started(self, job: Job) -> None:
@@ -280,6 +280,6 @@ class Display:
     def _refresh(self) -> None:
         for job, task in self.tasks.items():
             self.progress.update(task, completed=self.known[job])
-        text = f"run {len(self.ended_jobs) + len(self.tasks)} of {len(self.jobs)}"
+        text = f"run {len(self.ended_jobs) + len(self.tasks)} of {self.count}"
         self.progress.update(self.all, description=text, completed=sum(self.known.values()))
         self.progress.refresh()
