@@ -20,7 +20,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
-    "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
+    "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
 }
 

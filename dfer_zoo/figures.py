@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dfer_zoo.results import Run
+    from dfer_zoo.comparison import Comparison
 
 RIGHT, WRONG = "#0072B2", "#D55E00"
 """Blue and vermilion of Okabe and Ito's palette; they differ in lightness too."""
@@ -78,21 +78,64 @@ def recall_bars(recalls: dict[str, dict[str, float | None]], axes: "Axes") -> No
     axes.legend(fontsize=8, ncols=min(len(recalls), 3))
 
 
-def draw_comparison(runs: Sequence["Run"], out: Path) -> list[Path]:
-    """Draw confusion matrices side by side and recalls by class; return the files written."""
-    classes = runs[0].evaluation["classes"]
-    columns = min(len(runs), 3)
-    rows = -(-len(runs) // columns)
+def forest(labels: Sequence[str], values: np.ndarray, lows: np.ndarray, highs: np.ndarray, axes: "Axes") -> None:
+    """Draw values with their intervals, one row each, from above.
+
+    Args:
+        labels: n names.
+        values: ``(n,)`` in points or percent.
+        lows: ``(n,)`` lower ends; NaN for a row without an interval.
+        highs: ``(n,)`` upper ends.
+        axes: where to draw.
+    """
+    rows = np.arange(len(labels))
+    axes.hlines(rows, lows, highs, color=RIGHT, linewidth=2)
+    axes.plot(values, rows, "o", color="black", markersize=5)
+    axes.set_yticks(rows, labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.6)
+
+
+def draw_forest(comparison: "Comparison", path: Path) -> Path:
+    """Draw WAR and UAR of the methods, and below the differences of the pairs, with their 95 % intervals."""
+    rows, pairs = comparison.rows, comparison.pairs
+    parts = [([method.title for method in comparison.methods], rows, "{}", "percent", None)]
+    if len(pairs):
+        labels = [f"{first} - {second}" for first, second in zip(pairs["first"], pairs["second"], strict=True)]
+        parts.append((labels, pairs, "{}_difference", "difference, points", 0.0))
+    figure, axes = new_figure(1, 1, 10, 1.6 + 0.3 * (len(rows) + len(pairs)))
+    figure.clear()
+    axes = figure.subplots(
+        len(parts), 2, squeeze=False, sharey="row", sharex="row", height_ratios=[len(part[1]) + 1 for part in parts]
+    )
+    for places, (labels, table, column, unit, zero) in zip(axes, parts, strict=True):
+        for place, measure in zip(places, ("war", "uar"), strict=True):
+            columns = (column.format(measure), f"{measure}_low", f"{measure}_high")
+            forest(labels, *(100 * table[name].to_numpy() for name in columns), place)
+            place.set(xlabel=f"{measure.upper()}, {unit}")
+            if zero is not None:
+                place.axvline(zero, color="black", linewidth=0.8)
+    clips = f"{len(comparison.clips)} test clips of {comparison.methods[0].data}"
+    figure.suptitle(f"{clips}; bars: 95 % intervals, {comparison.by} drawn anew", fontsize=10)
+    return save(figure, path)
+
+
+def draw_comparison(comparison: "Comparison", out: Path, suffix: str = "") -> list[Path]:
+    """Draw scores and differences with intervals, confusion matrices, and recalls; return the files written."""
+    methods = comparison.methods
+    columns = min(len(methods), 3)
+    rows = -(-len(methods) // columns)
     figure, axes = new_figure(rows, columns, 4.6 * columns, 4.4 * rows)
-    for run, place in zip(runs, axes.flat, strict=False):
-        scores = f"WAR {100 * run.evaluation['war']:.1f}  UAR {100 * run.evaluation['uar']:.1f}"
-        confusion_matrix(np.array(run.evaluation["confusion"]), place, f"{run.name}\n{scores}", classes)
-    for place in axes.flat[len(runs) :]:
+    for method, place, (war, uar) in zip(methods, axes.flat, comparison.rows[["war", "uar"]].to_numpy(), strict=False):
+        scores = f"WAR {100 * war:.1f}  UAR {100 * uar:.1f}"
+        confusion_matrix(method.confusion, place, f"{method.title}\n{scores}")
+    for place in axes.flat[len(methods) :]:
         place.axis("off")
-    confusion = save(figure, out / "confusion.png")
+    confusion = save(figure, out / f"confusion{suffix}.png")
     figure, axes = new_figure(1, 1, 9, 3.6)
-    recall_bars({run.name: run.evaluation["recall"] for run in runs}, axes[0, 0])
-    return [confusion, save(figure, out / "recalls.png")]
+    recall_bars({method.title: method.recall for method in methods}, axes[0, 0])
+    drawn = draw_forest(comparison, out / f"forest{suffix}.png")
+    return [drawn, confusion, save(figure, out / f"recalls{suffix}.png")]
 
 
 def clip_strip(frames: np.ndarray, axes: "Axes") -> None:
