@@ -4,13 +4,14 @@ import logging
 import shlex
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -33,6 +34,7 @@ from dfer_zoo.runs import (
     COST,
     LAST,
     EvaluationWriter,
+    Identity,
     LeftOut,
     MetricsCSV,
     choose_version,
@@ -160,21 +162,28 @@ class DFERCLI(LightningCLI):
 
     def _training_folder(self) -> Path:
         """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
-        identity = self.identity()
-        version, last = choose_version(*identity)
+        run, last = choose_version(self.identity())
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
             self.config_init.fit.ckpt_path = str(last)
-            Console().print(f"Continuing the interrupted run {identity.folder / version} from {LAST}.ckpt.")
-        return identity.folder / version
+            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.")
+        return run
 
-    def identity(self) -> "Identity":
+    def identity(self) -> Identity:
         """Return what tells the training that the words ask for from others."""
         settings = self.settings
         method = settings.method or settings.model.class_path.rpartition(".")[2].lower()
         folder = Path(settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
         version = f"{self.datamodule.run_name}-seed{settings.seed_everything}"
-        return Identity(folder, version, self._parser("fit").dump(settings, skip_none=False))
+        return Identity(folder, version, self._parser("fit").dump(settings, skip_none=False), self._complete)
+
+    def _complete(self, config: str) -> Mapping[str, Any]:
+        parser = self._parser("fit")
+        parser.exit_on_error = False
+        try:
+            return yaml.safe_load(parser.dump(parser.parse_string(config), skip_none=False))
+        except ArgumentError:  # of an option that is no more
+            return yaml.safe_load(config)
 
     def after_fit(self) -> None:
         """Test the chosen checkpoints; measure the model's cost, which ends the run."""
@@ -200,14 +209,6 @@ class DFERCLI(LightningCLI):
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
-
-
-class Identity(NamedTuple):
-    """A training as `choose_version` takes it."""
-
-    folder: Path
-    version: str
-    config: str
 
 
 class Planner(DFERCLI):

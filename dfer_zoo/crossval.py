@@ -3,23 +3,25 @@
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo import data as datasets
-from dfer_zoo import figures
+from dfer_zoo import figures, statistics
+from dfer_zoo.comparison import Method, collect
+from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.jobs import Job, Stopped, Training, job_list, plan, run_missing
-from dfer_zoo.metrics import recalls, uar, war
-from dfer_zoo.results import WIDE, Run, load_run, percent
-from dfer_zoo.runs import write_json, write_text
+from dfer_zoo.results import RULES, WIDE, load_run, percent
+from dfer_zoo.runs import BEST, write_json, write_text
 
 EXPERIMENTS = Path("experiments")
 """The yaml files; as for `make`, in the current folder, which is the checkout."""
@@ -111,143 +113,188 @@ def trainings(
     ]
 
 
-def carry_out(jobs: Sequence[Job], parallel: int) -> int:
-    """Run what is missing; return the exit status."""
-    console = Console(stderr=True)
-    done = sum(job.finished for job in jobs)
-    console.print(f"{len(jobs)} runs, {done} of them finished.")
-    try:
-        failed = run_missing(jobs, parallel)
-    except Stopped as signal:
-        console.print(f"Stopped by {signal}. The same words continue.")
-        return 130
-    if failed:
-        console.print(f"[bold red]{len(failed)} of {len(jobs)} runs failed:[/] {', '.join(job.name for job in failed)}")
-    return 1 if failed else 0
+def shared_words(runs: Path, root: Path | None, fit_options: Sequence[str]) -> list[str]:
+    """Return the words for `fit` that all trainings of a command share."""
+    return [*fit_options, "--runs", str(runs), *(() if root is None else ("--data.root", str(root)))]
 
 
-def show_jobs(jobs: Sequence[Job]) -> None:
-    """Print the state of every run on standard error, and the commands of the missing ones on standard output."""
-    table = Table("run", "state", title=f"{sum(not job.finished for job in jobs)} of {len(jobs)} runs are missing")
-    for job in jobs:
-        table.add_row(job.name, job.state)
-    Console(stderr=True).print(table)
-    sys.stdout.write(job_list(jobs))
-
-
-def scores(jobs: Sequence[Job]) -> pd.DataFrame:
-    """Return a row for each finished run: its method, fold and seed, WAR, UAR and recalls (0..1), and its folder."""
-    rows = []
-    for job in jobs:
-        if job.finished:
-            result = load_run(job.run).evaluation
-            training = {"method": job.training.method, "fold": job.training.fold, "seed": job.training.seed}
-            measured = {"war": result["war"], "uar": result["uar"], **result["recall"], "clips": result["clips"]}
-            rows.append({**training, **measured, "run": job.name})
-    return pd.DataFrame(rows)
-
-
-def spread(rows: pd.DataFrame, metric: str) -> dict[str, float | None]:
-    """Return what runs over folds and seeds say together of a metric.
+def carry_out(wanted: Sequence[Training], parallel: int, list_only: bool) -> tuple[int, list["Result"]]:
+    """Run what is missing.
 
     Args:
-        rows: see `scores`.
-        metric: one of its columns.
+        wanted: all trainings.
+        parallel: processes at once.
+        list_only: run nothing; print the state of every run on standard error, and the commands of the missing ones, one
+            a line, on standard output.
 
     Returns:
-        ``mean`` over the folds of the means over the seeds; ``sd_folds``, the standard deviation (n - 1) of these means
-        of the folds; ``sd_seeds``, that of the means of the seeds. None where there is one fold or seed, or none.
+        The exit status, and what the finished runs say.
+
+    Raises:
+        InputError: options that `fit` refuses.
     """
-    by = {"folds": rows.groupby("fold", dropna=False)[metric].mean(), "seeds": rows.groupby("seed")[metric].mean()}
-    deviations = {f"sd_{name}": means.std() if len(means) > 1 else None for name, means in by.items()}
-    return {"mean": by["folds"].mean(), **deviations}
+    if parallel < 1:
+        raise InputError(f"--jobs is {parallel}; allowed: 1 or more.")
+    jobs, console = plan(wanted), Console(stderr=True)
+    missing = sum(not job.finished for job in jobs)
+    if list_only:
+        table = Table("run", "state", title=f"{missing} of {len(jobs)} runs are missing")
+        for job in jobs:
+            table.add_row(escape(job.name), escape(job.state))
+        console.print(table)
+        sys.stdout.write(job_list(jobs))
+        return 0, []
+    console.print(f"{len(jobs)} runs, {len(jobs) - missing} of them finished.")
+    status = 0
+    try:
+        failed = run_missing(jobs, parallel)
+    except Stopped as stop:
+        console.print(f"Stopped by {stop}. The same words continue.")
+        return 130, results(jobs)
+    if failed:
+        names = ", ".join(job.name for job in failed)
+        console.print(
+            f"[bold red]{len(failed)} of {len(jobs)} runs failed:[/] {escape(names)}. The same words try again."
+        )
+        status = 1
+    return status, results(jobs)
 
 
-def summarise(rows: pd.DataFrame, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what the runs of a method say together: `spread` of WAR and UAR, and all predictions in one matrix.
+@dataclass(frozen=True)
+class Result:
+    """What the runs of a method say together.
 
     Args:
-        rows: see `scores`.
-        runs: the same runs.
+        folder: ``runs/<method>-<data>``, which holds the runs.
+        rows: a row for each finished run and rule: ``fold``, ``seed``, ``rule``, WAR, UAR and recalls (0..1), ``clips``
+            and ``run``.
+        methods: its answers to all clips, by rule.
+        missing: the names of runs that are not finished.
     """
-    classes = runs[0].evaluation["classes"]
-    confusion = torch.tensor([run.evaluation["confusion"] for run in runs]).sum(0)
-    by_class = recalls(confusion).tolist()
-    return {
-        "runs": [run.name for run in runs],
-        "war": spread(rows, "war"),
-        "uar": spread(rows, "uar"),
-        "pooled": {
-            "clips": int(confusion.sum()),
-            "war": war(confusion).item(),
-            "uar": uar(confusion).item(),
-            "recall": {name: None if np.isnan(x) else x for name, x in zip(classes, by_class, strict=True)},
-            "confusion": confusion.tolist(),
-        },
-        "classes": classes,
-    }
+
+    folder: Path
+    rows: pd.DataFrame
+    methods: dict[str, Method]
+    missing: list[str]
+
+    def of(self, rule: str) -> pd.DataFrame:
+        """Return the rows of a rule, seed by seed."""
+        return self.rows[self.rows["rule"] == rule].sort_values(["seed", "fold"], ignore_index=True)
+
+    def mean(self, rule: str, column: str) -> float:
+        """Return the mean over the folds of the means over the seeds."""
+        return self.of(rule).groupby("fold", dropna=False)[column].mean().mean()
+
+    def spread(self, rule: str) -> dict[str, dict[str, float | None]]:
+        """Return mean and standard deviations (n - 1; None for one fold or seed alone) of WAR and UAR, 0..1."""
+        method = self.methods[rule]
+        deviations = {f"sd_{part}s": method.spread(part) for part in ("fold", "seed")}
+        return {
+            name: {
+                "mean": self.mean(rule, name),
+                **{part: None if np.isnan(sd[place]) else float(sd[place]) for part, sd in deviations.items()},
+            }
+            for place, name in enumerate(("war", "uar"))
+        }
+
+    def spoken(self, rule: str, name: str) -> str:
+        """Print WAR or UAR, see `spoken`."""
+        return spoken(**self.spread(rule)[name])
+
+    def counted(self) -> str:
+        """Print the number of runs."""
+        finished = self.rows["run"].nunique()
+        return f"{finished} of {finished + len(self.missing)} runs" if self.missing else f"{finished} runs"
+
+    def json(self) -> dict[str, Any]:
+        """Return all of it but the single runs."""
+        return {
+            "runs": sorted(self.rows["run"].unique()),
+            "missing": self.missing,
+            "classes": list(EMOTIONS),
+            "rules": {
+                rule: {
+                    **self.spread(rule),
+                    "pooled": {"recall": method.recall, "confusion": method.confusion.tolist()},
+                }
+                for rule, method in self.methods.items()
+            },
+        }
+
+    def table(self, rule: str) -> Table:
+        """Return the rich table of a rule: a line a run, then what they say together; percent."""
+        rows, method = self.of(rule), self.methods[rule]
+        table = Table(title=f"{self.folder.name}: {self.counted()}, {rule} ({RULES[rule]}); percent")
+        for column in ("fold", "seed", "WAR", "UAR", *EMOTIONS, "clips"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in rows.to_dict("records"):
+            shown = [percent(None if pd.isna(row[name]) else row[name]) for name in ("war", "uar", *EMOTIONS)]
+            table.add_row(
+                "-" if pd.isna(row["fold"]) else str(row["fold"]), str(row["seed"]), *shown, str(row["clips"])
+            )
+        table.add_section()
+        spread = self.spread(rule)
+        for label, key in {"mean": "mean", "sd, folds": "sd_folds", "sd, seeds": "sd_seeds"}.items():
+            if spread["war"][key] is not None:
+                table.add_row("", label, percent(spread["war"][key]), percent(spread["uar"][key]))
+        war, uar = statistics.scores([method.clips["right"]], method.clips["label"])[0]
+        table.add_row("", "pooled", *map(percent, (war, uar, *method.recall.values())), str(len(method.clips)))
+        return table
+
+    def draw(self) -> Path:
+        """Draw the pooled confusion matrix of each rule; return the file."""
+        figure, axes = figures.new_figure(1, len(self.methods), 5.2 * len(self.methods), 4.8)
+        for place, (rule, method) in zip(axes.flat, self.methods.items(), strict=True):
+            scores = f"WAR {self.spoken(rule, 'war')}  UAR {self.spoken(rule, 'uar')}"
+            title = f"{self.folder.name}, {self.counted()}\n{rule}: {RULES[rule]}\n{scores}"
+            figures.confusion_matrix(method.confusion, place, title)
+        return figures.save(figure, self.folder / "crossval.png")
 
 
-def result_table(rows: pd.DataFrame, summary: dict[str, Any], title: str) -> Table:
-    """Return the rich table of a method: a line a run, then what they say together; percent."""
-    table = Table(title=title)
-    has_folds = rows["fold"].notna().all()
-    classes = summary["classes"]
-    for column in (*(["fold"] if has_folds else []), "seed", "WAR", "UAR", *classes, "clips"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows.sort_values(["seed", "fold"]).to_dict("records"):
-        shown = [percent(None if pd.isna(row[name]) else row[name]) for name in ("war", "uar", *classes)]
-        table.add_row(*([str(row["fold"])] if has_folds else []), str(row["seed"]), *shown, str(row["clips"]))
-    table.add_section()
-    lines = {"mean": "mean", "sd of folds": "sd_folds", "sd of seeds": "sd_seeds"}
-    spreads = {name: spread(rows, name) for name in ("war", "uar", *classes)}
-    for text, key in lines.items():
-        if spreads["war"][key] is not None:
-            shown = [percent(None if pd.isna(found[key]) else found[key]) for found in spreads.values()]
-            table.add_row(*([""] if has_folds else []), text, *shown)
-    pooled = summary["pooled"]
-    shown = map(percent, (pooled["war"], pooled["uar"], *pooled["recall"].values()))
-    table.add_row(*([""] if has_folds else []), "pooled", *shown, str(pooled["clips"]))
-    return table
+def spoken(mean: float, sd_folds: float | None, sd_seeds: float | None) -> str:
+    """Print a mean with its standard deviation over folds or, for want of them, over seeds; percent.
 
-
-def conclude(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-    """Write and show what the finished runs of each method say together; return the summaries by method.
-
-    ``crossval.csv`` (a row a run), ``crossval.json`` and ``crossval.png`` (the pooled confusion matrix) go beside the runs.
+    >>> spoken(0.6925, None, 0.005)
+    '69.25 ± 0.50'
     """
-    summaries = {}
-    rows = scores(jobs)
+    deviation = sd_seeds if sd_folds is None else sd_folds
+    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
+
+
+def results(jobs: Sequence[Job]) -> list[Result]:
+    """Read what the finished runs have left, method by method."""
+    found = []
     for folder in dict.fromkeys(job.run.parent for job in jobs if job.finished):
         ours = [job for job in jobs if job.run.parent == folder]
         finished = [job for job in ours if job.finished]
-        method = ours[0].training.method
-        part = rows[rows["method"] == method]
-        summary = summarise(part, [load_run(job.run) for job in finished])
-        summary["missing"] = [job.name for job in ours if not job.finished]
-        summaries[method] = summary
-        write_text(folder / "crossval.csv", part.to_csv(index=False))
-        write_json(folder / "crossval.json", summary)
-        counted = f"{len(finished)} of {len(ours)} runs" if summary["missing"] else f"{len(finished)} runs"
-        console = Console(width=max(Console().width, WIDE))
-        console.print(result_table(part, summary, f"{folder.name}: {counted}, chosen on validation clips; percent"))
-        figure, axes = figures.new_figure(1, 1, 5.2, 4.8)
-        title = f"{folder.name}, {counted} pooled\nWAR {spoken(summary['war'])}  UAR {spoken(summary['uar'])}"
-        figures.confusion_matrix(np.array(summary["pooled"]["confusion"]), axes[0, 0], title, summary["classes"])
-        console.print(
-            f"Written: {folder}/crossval.csv, crossval.json; figure: {figures.save(figure, folder / 'crossval.png')}"
-        )
-    return summaries
+        rules = [BEST, *load_run(finished[0].run).config.get("rules", [])]
+        runs = [load_run(job.run, rule) for rule in dict.fromkeys(rules) for job in finished]
+        rows = [
+            {
+                **{"fold": run.fold, "seed": run.seed, "rule": run.rule},
+                **{"war": run.evaluation["war"], "uar": run.evaluation["uar"], **run.evaluation["recall"]},
+                **{"clips": run.evaluation["clips"], "run": run.name},
+            }
+            for run in runs
+        ]
+        methods = {method.rule: method for method in collect(runs)}
+        table = pd.DataFrame(rows).astype({"fold": "Int64"})
+        found.append(Result(folder, table, methods, [job.name for job in ours if not job.finished]))
+    return found
 
 
-def spoken(found: dict[str, float | None]) -> str:
-    """Print a mean with the standard deviation over folds or, without folds, over seeds; in percent.
+def conclude(found: Sequence[Result]) -> None:
+    """Show and write what the runs of each method say together.
 
-    >>> spoken({"mean": 0.6925, "sd_folds": 0.005, "sd_seeds": None})
-    '69.25 ± 0.50'
+    ``crossval.csv`` (a row a run), ``crossval.json`` and ``crossval.png`` (pooled confusion matrix) go beside the runs.
     """
-    deviation = found["sd_folds"] if found["sd_folds"] is not None else found["sd_seeds"]
-    return percent(found["mean"]) + (f" ± {percent(deviation)}" if deviation is not None else "")
+    console = Console(width=max(Console().width, WIDE))
+    for result in found:
+        for rule in result.methods:
+            console.print(result.table(rule))
+        write_text(result.folder / "crossval.csv", result.rows.to_csv(index=False))
+        write_json(result.folder / "crossval.json", result.json())
+        console.print(f"Tables: {result.folder / 'crossval.csv'}, crossval.json. Figure: {result.draw()}")
 
 
 def crossval(
@@ -284,17 +331,10 @@ def crossval(
     Raises:
         InputError: names that there are not, or options that `fit` refuses.
     """
-    if jobs < 1:
-        raise InputError(f"--jobs is {jobs}; allowed: 1 or more.")
-    more = [*fit_options, "--runs", str(runs), *([] if root is None else ["--data.root", str(root)])]
-    chosen = folds_of(data, folds)
+    chosen, more = folds_of(data, folds), shared_words(runs, root, fit_options)
     wanted = []
     for name in dict.fromkeys(model.split(",")):
         wanted += trainings(name, name, data, chosen, numbers(seeds, "seeds"), quick, more)
-    planned = plan(wanted)
-    if list:
-        show_jobs(planned)
-        return 0
-    status = carry_out(planned, jobs)
-    conclude(planned)
+    status, found = carry_out(wanted, jobs, list)
+    conclude(found)
     return status

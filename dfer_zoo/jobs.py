@@ -52,13 +52,13 @@ class Job:
         training: what is wanted.
         run: the run folder: the finished run of the same configuration, or the one that `words` would make or continue.
         epochs: of the whole training; None where something else ends it.
-        instead_of: run folders of the same name and the keys in which their configuration differs.
+        others: runs of the same name, with the keys in which their configuration differs.
     """
 
     training: Training
     run: Path
     epochs: int | None
-    instead_of: tuple[tuple[Path, tuple[str, ...]], ...]
+    others: tuple[tuple[Path, tuple[str, ...]], ...]
 
     @property
     def name(self) -> str:
@@ -91,8 +91,7 @@ class Job:
             return "finished"
         if self.epochs_done:
             return f"interrupted after {self.epochs_done} epochs"
-        others = [f"{run.name} differs in {', '.join(keys[:3])}" for run, keys in self.instead_of if keys]
-        return "; ".join(["new", *others])
+        return "; ".join(["new", *(f"{run.name} differs in {', '.join(keys[:3])}" for run, keys in self.others)])
 
 
 def plan(trainings: Sequence[Training]) -> list[Job]:
@@ -104,11 +103,11 @@ def plan(trainings: Sequence[Training]) -> list[Job]:
     jobs: list[Job] = []
     identities = identify([training.words for training in trainings])
     for training, identity in zip(trainings, identities, strict=True):
-        known = versions(*identity)
+        known = versions(identity)
         same = [run for run, different in known if not different and is_finished(run)]
-        run = same[0] if same else identity.folder / choose_version(*identity)[0]
+        run = same[0] if same else choose_version(identity)[0]
         epochs = yaml.safe_load(identity.config)["trainer"]["max_epochs"]
-        others = tuple((other, tuple(keys)) for other, keys in known if other != run)
+        others = tuple((other, tuple(keys)) for other, keys in known if keys)
         jobs.append(Job(training, run, epochs if (epochs or -1) > 0 else None, others))
     taken: dict[Path, Job] = {}
     for job in jobs:
@@ -124,7 +123,7 @@ def job_list(jobs: Sequence[Job]) -> str:
 
 
 class Stopped(Exception):
-    """Somebody asked this process to end."""
+    """Somebody asked this process to end; the argument is the signal."""
 
 
 @contextmanager
@@ -132,7 +131,7 @@ def stoppable() -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into `Stopped`."""
 
     def stop(number: int, _: object) -> None:
-        raise Stopped(signal.Signals(number).name)
+        raise Stopped(signal.Signals(number))
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, stop) for number in signals]
@@ -197,6 +196,8 @@ def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> li
         Stopped: by a signal.
     """
     waiting = [job for job in jobs if not job.finished]
+    if not waiting:
+        return []
     environment = dict(os.environ)
     if parallel > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // parallel))

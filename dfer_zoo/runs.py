@@ -18,9 +18,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -86,59 +86,69 @@ def load_data(run: Path) -> DFERData:
 def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
     """Name the dotted keys in which two configurations ask for another training.
 
-    A key that one of them lacks and that is off in the other is an option of a later version, and no difference.
-
-    >>> differences({"runs": "a", "model": {"lr": 1, "dam": True}}, {"runs": "b", "model": {"lr": 2}, "rules": []})
+    >>> differences({"runs": "a", "model": {"lr": 1, "dam": True}}, {"runs": "b", "model": {"lr": 2}})
     ['model.lr', 'model.dam']
     """
     if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
         return [] if ours == theirs else [key]
     found = []
     for name in dict.fromkeys([*ours, *theirs]):
-        if name in ours and name in theirs:
-            found += differences(ours[name], theirs[name], f"{key}.{name}".strip("."))
-        elif ours.get(name) or theirs.get(name):
-            found.append(f"{key}.{name}".strip("."))
+        dotted = f"{key}.{name}".strip(".")
+        found += differences(ours[name], theirs[name], dotted) if name in ours and name in theirs else [dotted]
     return [name for name in found if name not in WITHOUT_EFFECT]
 
 
-def versions(folder: Path, version: str, config: str) -> list[tuple[Path, list[str]]]:
-    """List the runs of a name, ``version``, ``version-2``, ..., each with what tells it from a given configuration.
+class Identity(NamedTuple):
+    """What tells a training from others."""
 
-    Args:
-        folder: ``runs/<model>-<data>``.
-        version: the name.
-        config: the configuration, as the text of its ``config.yaml``.
+    folder: Path
+    """``runs/<model>-<data>``."""
+    version: str
+    """Its name there, such as ``fold1-seed0``."""
+    config: str
+    """Its configuration, as the text of its ``config.yaml``."""
+    complete: Callable[[str], Any] = yaml.safe_load
+    """From the text of an older ``config.yaml`` to its options and the defaults of those that came later."""
+
+
+def versions(wanted: Identity) -> list[tuple[Path, list[str]]]:
+    """List the runs of a name, ``version``, ``version-2``, ..., each with what tells it from the training wanted.
 
     Returns:
-        For each run its folder and the keys in which it differs.
+        For each run its folder and the keys in which its configuration differs.
     """
-    ours, found = yaml.safe_load(config), []
-    while ((run := folder / (f"{version}-{len(found) + 1}" if found else version)) / CONFIG).is_file():
-        found.append((run, differences(ours, yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))))
+    ours, found = yaml.safe_load(wanted.config), []
+    while ((run := wanted.folder / numbered(wanted.version, len(found) + 1)) / CONFIG).is_file():
+        text = (run / CONFIG).read_text(encoding="utf-8")
+        different = differences(ours, yaml.safe_load(text)) and differences(ours, wanted.complete(text))
+        found.append((run, different))
     return found
 
 
-def choose_version(folder: Path, version: str, config: str) -> tuple[str, Path | None]:
-    """Choose the run folder for a training with a given configuration.
+def numbered(version: str, number: int) -> str:
+    """Return the name of the n-th run of a name.
+
+    >>> numbered("fold1-seed0", 1), numbered("fold1-seed0", 2)
+    ('fold1-seed0', 'fold1-seed0-2')
+    """
+    return version if number == 1 else f"{version}-{number}"
+
+
+def choose_version(wanted: Identity) -> tuple[Path, Path | None]:
+    """Choose the run folder for a training.
 
     An unfinished run of the same configuration is continued; otherwise the first free name of ``version``,
     ``version-2``, ``version-3``, ... is taken, so no run ever overwrites another.
 
-    Args:
-        folder: ``runs/<model>-<data>``.
-        version: the name wanted.
-        config: the configuration, as the text of its ``config.yaml``.
-
     Returns:
-        The version, and the checkpoint to continue from, None for a new run.
+        The run folder, and the checkpoint to continue from, None for a new run.
     """
-    known = versions(folder, version, config)
+    known = versions(wanted)
     for run, different in known:
         last = run / "checkpoints" / f"{LAST}.ckpt"
         if not different and not is_finished(run):
-            return run.name, last if last.is_file() else None
-    return f"{version}-{len(known) + 1}" if known else version, None
+            return run, last if last.is_file() else None
+    return wanted.folder / numbered(wanted.version, len(known) + 1), None
 
 
 class MetricsCSV(Logger):
