@@ -24,8 +24,8 @@ def read_table(name: str, quick: bool = False) -> dict[str, Any]:
         quick: whether the quick recipe is taken.
 
     Returns:
-        ``model``, ``data``, ``folds`` and ``rows``, each with its ``name``, ``method`` (name of its folder), ``options``
-        for `fit`, and the printed ``war`` and ``uar``, in percent.
+        ``model``, ``data``, ``folds`` and ``rows``, each with its ``name``, ``method`` (which names its folder),
+        ``options`` for `fit`, and the printed ``war`` and ``uar``, in percent.
 
     Raises:
         InputError: there is none of that name.
@@ -116,7 +116,7 @@ def ablation(
         fit_options: words for `fit`.
 
     Returns:
-        The exit status: 0, 1 if a run failed, 130 if stopped by a signal.
+        The exit status: 0, 1 if a run failed, 128 and its number if stopped by a signal.
 
     Raises:
         InputError: names that there are not, or options that `fit` refuses.

@@ -124,8 +124,8 @@ def carry_out(wanted: Sequence[Training], parallel: int, list_only: bool) -> tup
     Args:
         wanted: all trainings.
         parallel: processes at once.
-        list_only: run nothing; print the state of every run on standard error, and the commands of the missing ones, one
-            a line, on standard output.
+        list_only: run nothing; print the state of every run on standard error and the commands of the missing ones,
+            one a line, on standard output.
 
     Returns:
         The exit status, and what the finished runs say.
@@ -145,19 +145,21 @@ def carry_out(wanted: Sequence[Training], parallel: int, list_only: bool) -> tup
         sys.stdout.write(job_list(jobs))
         return 0, []
     console.print(f"{len(jobs)} runs, {len(jobs) - missing} of them finished.")
-    status = 0
+    for job in jobs:
+        if not job.finished and job.others:
+            console.print(f"{escape(job.name)}: {escape(job.state)}")
     try:
         failed = run_missing(jobs, parallel)
     except Stopped as stop:
-        console.print(f"Stopped by {stop}. The same words continue.")
-        return 130, results(jobs)
+        number = stop.args[0]
+        console.print(f"Stopped by {number.name}. The same words continue.")
+        return 128 + number, results(jobs)
     if failed:
         names = ", ".join(job.name for job in failed)
         console.print(
             f"[bold red]{len(failed)} of {len(jobs)} runs failed:[/] {escape(names)}. The same words try again."
         )
-        status = 1
-    return status, results(jobs)
+    return int(bool(failed)), results(jobs)
 
 
 @dataclass(frozen=True)
@@ -326,7 +328,7 @@ def crossval(
         fit_options: words for `fit`.
 
     Returns:
-        The exit status: 0, 1 if a run failed, 130 if stopped by a signal.
+        The exit status: 0, 1 if a run failed, 128 and its number if stopped by a signal.
 
     Raises:
         InputError: names that there are not, or options that `fit` refuses.
