@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,13 +52,13 @@ class Job:
     Args:
         training: what is wanted.
         run: the run folder: the finished run of the same configuration, or the one that `words` would make or continue.
-        epochs: of the whole training; None where something else ends it.
+        config: the configuration, as the text of its ``config.yaml``.
         others: runs of the same name, with the keys in which their configuration differs.
     """
 
     training: Training
     run: Path
-    epochs: int | None
+    config: str
     others: tuple[tuple[Path, tuple[str, ...]], ...]
 
     @property
@@ -74,6 +75,12 @@ class Job:
     def command(self) -> list[str]:
         """The words of its process."""
         return [sys.executable, "-m", "dfer_zoo", *self.training.words]
+
+    @cached_property
+    def epochs(self) -> int | None:
+        """The epochs of the whole training; None where something else ends it."""
+        epochs = yaml.safe_load(self.config)["trainer"]["max_epochs"]
+        return None if epochs in (None, -1) else epochs
 
     @property
     def epochs_done(self) -> int:
@@ -106,9 +113,8 @@ def plan(trainings: Sequence[Training]) -> list[Job]:
         known = versions(identity)
         same = [run for run, different in known if not different and is_finished(run)]
         run = same[0] if same else choose_version(identity)[0]
-        epochs = yaml.safe_load(identity.config)["trainer"]["max_epochs"]
         others = tuple((other, tuple(keys)) for other, keys in known if keys)
-        jobs.append(Job(training, run, epochs if (epochs or -1) > 0 else None, others))
+        jobs.append(Job(training, run, identity.config, others))
     taken: dict[Path, Job] = {}
     for job in jobs:
         if taken.setdefault(job.run, job) is not job:
