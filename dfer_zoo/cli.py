@@ -275,6 +275,8 @@ def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
         "Be aware that when using `ckpt_path`",
         ".*does not have many workers",
         ".*isinstance",
+        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
+        "Grad strides do not match bucket view",
     ):
         warnings.filterwarnings("ignore", message=harmless)
     return cli(

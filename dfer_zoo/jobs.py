@@ -240,9 +240,9 @@ class Display:
     def __init__(self, jobs: Sequence[Job]) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("epochs"),
             TimeRemainingColumn(),
             TextColumn("left"),
         )
@@ -250,18 +250,16 @@ class Display:
         self.progress = Progress(*columns, console=Console(stderr=True), auto_refresh=False, speed_estimate_period=3600)
         self.count = len(jobs)
         self.known = {job: job.epochs_done for job in jobs}
-        self.ended_jobs: set[Job] = set()
+        self.done = 0
         self.tasks: dict[Job, TaskID] = {}
         total = sum(job.epochs for job in jobs) if all(job.epochs for job in jobs) else None
         done = sum(self.known.values())
-        self.all = self.progress.add_task("", total=total, completed=done, unit="epochs")
+        self.all = self.progress.add_task("", total=total, completed=done)
         self._refresh()
 
     def started(self, job: Job) -> None:
         """Add the line of a job."""
-        self.tasks[job] = self.progress.add_task(
-            escape(job.name), total=job.epochs, completed=self.known[job], unit="epochs"
-        )
+        self.tasks[job] = self.progress.add_task(escape(job.name), total=job.epochs, completed=self.known[job])
         self._refresh()
 
     def update(self, job: Job) -> None:
@@ -271,7 +269,7 @@ class Display:
 
     def ended(self, job: Job, status: int) -> None:
         """Take the line of a job away and say how it ended."""
-        self.ended_jobs.add(job)
+        self.done += 1
         self.progress.remove_task(self.tasks.pop(job))
         if job.finished:
             self.progress.console.print(f"finished {escape(job.name)}")
@@ -287,6 +285,6 @@ class Display:
     def _refresh(self) -> None:
         for job, task in self.tasks.items():
             self.progress.update(task, completed=self.known[job])
-        text = f"run {len(self.ended_jobs) + len(self.tasks)} of {self.count}"
+        text = f"{self.done} of {self.count} runs"
         self.progress.update(self.all, description=text, completed=sum(self.known.values()))
         self.progress.refresh()
