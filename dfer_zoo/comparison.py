@@ -217,12 +217,10 @@ def _answers(runs: Sequence[Run]) -> pd.DataFrame:
                 "runs of one dataset at a time."
             )
     answers = pd.concat(tables, ignore_index=True)
-    folds = answers.groupby("clip")["fold"].nunique()
-    if (folds > 1).any():
-        raise DataError(
-            f"Clip {folds.index[folds > 1][0]!r} is in {folds.max()} test folds of {runs[0].method}: "
-            f"{', '.join(str(run.path) for run in runs)} are not of one dataset."
-        )
+    folds = answers.groupby("clip")["fold"].unique()
+    for clip, repeated in folds[folds.str.len() > 1].items():
+        first, second = (next(run.path for run in runs if run.fold == fold) for fold in repeated[:2])
+        raise DataError(f"Clip {clip!r} is in the test folds of {first} and of {second}: they are not of one dataset.")
     return answers
 
 
