@@ -99,43 +99,48 @@ def forest(labels: Sequence[str], values: np.ndarray, lows: np.ndarray, highs: n
 def draw_forest(comparison: "Comparison", path: Path) -> Path:
     """Draw WAR and UAR of the methods, and below the differences of the pairs, with their 95 % intervals."""
     rows, pairs = comparison.rows, comparison.pairs
-    parts = [([method.title for method in comparison.methods], rows, "{}", "percent", None)]
+    parts = [([method.title for method in comparison.methods], rows, "{}", "percent")]
     if len(pairs):
         labels = [f"{first} - {second}" for first, second in zip(pairs["first"], pairs["second"], strict=True)]
-        parts.append((labels, pairs, "{}_difference", "difference, points", 0.0))
-    figure, axes = new_figure(1, 1, 10, 1.6 + 0.3 * (len(rows) + len(pairs)))
-    figure.clear()
-    axes = figure.subplots(
-        len(parts), 2, squeeze=False, sharey="row", sharex="row", height_ratios=[len(part[1]) + 1 for part in parts]
-    )
-    for places, (labels, table, column, unit, zero) in zip(axes, parts, strict=True):
+        parts.append((labels, pairs, "{}_difference", "difference in points"))
+    figure, axes = new_figure(len(parts), 2, 10, 1.6 + 0.3 * (len(rows) + len(pairs)))
+    axes[0, 0].get_gridspec().set_height_ratios([len(part[1]) + 1 for part in parts])
+    for places, (labels, table, column, unit) in zip(axes, parts, strict=True):
         for place, measure in zip(places, ("war", "uar"), strict=True):
             columns = (column.format(measure), f"{measure}_low", f"{measure}_high")
             forest(labels, *(100 * table[name].to_numpy() for name in columns), place)
             place.set(xlabel=f"{measure.upper()}, {unit}")
-            if zero is not None:
-                place.axvline(zero, color="black", linewidth=0.8)
+        places[1].tick_params(labelleft=False)
+    for place in axes[1:].flat:
+        place.axvline(0, color="black", linewidth=0.8)
     clips = f"{len(comparison.clips)} test clips of {comparison.methods[0].data}"
     figure.suptitle(f"{clips}; bars: 95 % intervals, {comparison.by} drawn anew", fontsize=10)
     return save(figure, path)
 
 
 def draw_comparison(comparison: "Comparison", out: Path, suffix: str = "") -> list[Path]:
-    """Draw scores and differences with intervals, confusion matrices, and recalls; return the files written."""
-    methods = comparison.methods
+    """Draw scores and differences with intervals, confusion matrices, and recalls; return the files written.
+
+    Args:
+        comparison: of methods on the same clips.
+        out: folder of the files.
+        suffix: of their names, where there are several comparisons.
+    """
+    methods = comparison.compared
     columns = min(len(methods), 3)
-    rows = -(-len(methods) // columns)
-    figure, axes = new_figure(rows, columns, 4.6 * columns, 4.4 * rows)
-    for method, place, (war, uar) in zip(methods, axes.flat, comparison.rows[["war", "uar"]].to_numpy(), strict=False):
-        scores = f"WAR {100 * war:.1f}  UAR {100 * uar:.1f}"
-        confusion_matrix(method.confusion, place, f"{method.title}\n{scores}")
+    lines = -(-len(methods) // columns)
+    figure, axes = new_figure(lines, columns, 4.6 * columns, 4.4 * lines)
+    rows = comparison.rows
+    scores = rows.loc[rows["rule"] == methods[0].rule, ["war", "uar"]].to_numpy()
+    for method, place, (war, uar) in zip(methods, axes.flat, scores, strict=False):
+        confusion_matrix(method.confusion, place, f"{method.title}\nWAR {100 * war:.1f}  UAR {100 * uar:.1f}")
     for place in axes.flat[len(methods) :]:
         place.axis("off")
     confusion = save(figure, out / f"confusion{suffix}.png")
     figure, axes = new_figure(1, 1, 9, 3.6)
     recall_bars({method.title: method.recall for method in methods}, axes[0, 0])
-    drawn = draw_forest(comparison, out / f"forest{suffix}.png")
-    return [drawn, confusion, save(figure, out / f"recalls{suffix}.png")]
+    recalls = save(figure, out / f"recalls{suffix}.png")
+    return [draw_forest(comparison, out / f"forest{suffix}.png"), confusion, recalls]
 
 
 def clip_strip(frames: np.ndarray, axes: "Axes") -> None:

@@ -151,8 +151,6 @@ def score_grid(comparison: Comparison) -> Grid:
 def rule_grid(comparison: Comparison) -> Grid:
     """Return the table of the rules: what a method scores by each, and what the papers' rule adds."""
     rows = comparison.rows
-    order = sorted(rows.index, key=lambda row: (rows["method"].tolist().index(rows["method"][row]), row))
-    rows = rows.loc[order]
     cells = pd.DataFrame({"method": rows["method"], "checkpoint": [_rule_name(rule) for rule in rows["rule"]]})
     for measure in MEASURES:
         cells[measure.upper()] = _with_intervals(rows, measure, measure)
@@ -177,7 +175,8 @@ def pair_grid(comparison: Comparison) -> Grid:
     cells = pd.DataFrame({"pair": pairs["first"] + " - " + pairs["second"]})
     for measure in MEASURES:
         cells[measure.upper()] = _with_intervals(pairs, f"{measure}_difference", measure, sign="+")
-    names = {"mcnemar_p": "McNemar p", "war_p_holm": "WAR, Holm p", "uar_p_holm": "UAR, Holm p"}
+    names = {"mcnemar_p": "McNemar p"} if pairs["mcnemar_p"].notna().any() else {}
+    names |= {"war_p_holm": "WAR, Holm p", "uar_p_holm": "UAR, Holm p"}
     for column, name in names.items():
         cells[name] = [p_value(p) for p in pairs[column]]
     cells["verdict"] = pairs["verdict"]
@@ -187,7 +186,7 @@ def pair_grid(comparison: Comparison) -> Grid:
     ]
     if comparison.by == "people":
         notes.append(
-            "WAR: the swap test too, which swaps whole people; McNemar's exact test (not adjusted) takes a person's "
+            "WAR: the swap test too, which swaps whole people. McNemar's exact test (not adjusted) takes a person's "
             "clips as independent, which they are not."
         )
     elif pairs["mcnemar_p"].isna().any():

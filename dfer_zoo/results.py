@@ -68,10 +68,12 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}"
 
 
+BEST_TEST = "best_test"
+
 RULES = {
     BEST: "chosen on the validation clips",
     LAST: "the last epoch",
-    "best_test": "chosen on the test clips",
+    BEST_TEST: "chosen on the test clips",
 }
 """The rules by which a checkpoint is chosen. The third is the papers': its scores are too high, as the very clips that
 are scored have chosen the epoch."""

@@ -232,11 +232,13 @@ def test_rules_stand_below_each_other_and_only_one_is_paired(tmp_path: Path) -> 
         runs += [load_run(path, "best_test"), load_run(path)]
     comparison = compare_methods(collect(runs))
     rows = comparison.rows
-    assert rows["rule"].tolist() == ["best_val", "best_val", "best_test", "best_test"]
-    assert rows["selection"][2] == "chosen on the test clips"
-    np.testing.assert_allclose(rows["war_above_best_val"], [np.nan, np.nan, 0.25, 0.25])
+    assert rows["method"].tolist() == ["a", "a", "b", "b"]
+    assert rows["rule"].tolist() == ["best_val", "best_test"] * 2
+    assert rows["selection"].tolist() == ["chosen on the validation clips", "chosen on the test clips"] * 2
+    np.testing.assert_allclose(rows["war_above_best_val"], [np.nan, 0.25] * 2)
     assert len(comparison.pairs) == 1
-    assert [method.title for method in comparison.methods][1:3] == ["b", "a, best_test (chosen on the test clips)"]
+    assert [method.title for method in comparison.methods][:2] == ["a", "a, best_test (chosen on the test clips)"]
+    assert [method.title for method in comparison.compared] == ["a", "b"]
 
 
 def test_what_is_missing_says_how_to_train_it(tmp_path: Path) -> None:
