@@ -21,7 +21,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.results import Run, load_run
 
-COUNTS = (4,) * 6 + (0,)
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 def methods_of(*paths: Path) -> list:

@@ -18,8 +18,9 @@ from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.report import Grid, compare, pair_grid, rule_grid, score_grid
 from dfer_zoo.results import load_run
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 RULES = ("best_val", "last", "best_test")
-NUMBER = re.compile(r"\d")
 
 
 def comparison_of(*paths: Path, rules: tuple[str, ...] = ("best_val",)):
