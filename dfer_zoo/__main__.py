@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ("dfer_zoo.data.check:check", "say what is wrong with a dataset on disk"),
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
+    "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
 }
 
