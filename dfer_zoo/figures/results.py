@@ -69,7 +69,8 @@ def confusion_matrices(confusions: Mapping[str, np.ndarray], classes: Sequence[s
     """
     columns = min(len(confusions), 3)
     rows = -(-len(confusions) // columns)
-    figure, axes = new_figure(rows, columns, PAGE if columns > 1 else PAGE / 2, (2.65 if columns > 1 else 3.5) * rows)
+    height = 2.65 * rows + 0.35 if columns > 1 else 3.5
+    figure, axes = new_figure(rows, columns, PAGE if columns > 1 else PAGE / 2, height)
     totals = [np.sum(confusion, 1).tolist() for confusion in confusions.values()]
     for number, (title, confusion) in enumerate(confusions.items()):
         place = axes.flat[number]
