@@ -17,8 +17,8 @@ from dfer_zoo.data import dfew
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
-from dfer_zoo.results import BEST_TEST, RULES, Run
-from dfer_zoo.runs import BEST, CONFIG, fingerprint
+from dfer_zoo.results import RULES, Run
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, fingerprint
 
 ALPHA = 0.05
 """A difference is decided where its adjusted p-value is below this."""
