@@ -21,6 +21,7 @@ COMMANDS = {
     "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
+    "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
 }
 

@@ -18,7 +18,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
 from dfer_zoo.results import RULES, Run
-from dfer_zoo.runs import BEST, CONFIG, fingerprint
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, fingerprint
 
 ALPHA = 0.05
 """A difference is decided where its adjusted p-value is below this."""
@@ -61,8 +61,10 @@ class Method:
 
     @property
     def title(self) -> str:
-        """The name; with it the rule, where that is the papers'."""
-        return f"{self.name}, {self.rule} ({RULES[self.rule]})" if self.rule == "best_test" else self.name
+        """The name, and the rule where it is not the default; the papers' rule says what it is."""
+        if self.rule == BEST:
+            return self.name
+        return f"{self.name}, {self.rule}" + (f" ({RULES[self.rule]})" if self.rule == BEST_TEST else "")
 
     @cached_property
     def clips(self) -> pd.DataFrame:
@@ -87,7 +89,7 @@ class Method:
         weight = 1 / self.answers.groupby("clip")["clip"].transform("size")
         confusion = np.zeros((len(EMOTIONS), len(EMOTIONS)))
         np.add.at(confusion, (self.answers["label"], self.answers["said"]), weight)
-        return confusion
+        return confusion.round(6)  # thirds must sum to whole clips again
 
     @property
     def recall(self) -> dict[str, float | None]:
@@ -124,7 +126,7 @@ class Comparison:
     """Methods that scored the same clips.
 
     Args:
-        methods: of the rule that is compared, then those of other rules.
+        methods: the rules of a method stand together, the one that is compared first.
         rows: a row a method: scores and recalls (0..1) with 95 % intervals, spread over folds and seeds, cost.
         pairs: a row a pair: differences with intervals, p-values, verdict.
         by: what was drawn anew for the intervals, "clips" or "people".
@@ -139,6 +141,11 @@ class Comparison:
     def clips(self) -> pd.DataFrame:
         """The clips that all of the methods scored."""
         return self.methods[0].clips
+
+    @property
+    def compared(self) -> list[Method]:
+        """The methods of the rule that is compared."""
+        return [method for method in self.methods if method.rule == self.methods[0].rule]
 
 
 def collect(runs: Sequence[Run]) -> list[Method]:
@@ -217,12 +224,10 @@ def _answers(runs: Sequence[Run]) -> pd.DataFrame:
                 "runs of one dataset at a time."
             )
     answers = pd.concat(tables, ignore_index=True)
-    folds = answers.groupby("clip")["fold"].nunique()
-    if (folds > 1).any():
-        raise DataError(
-            f"Clip {folds.index[folds > 1][0]!r} is in {folds.max()} test folds of {runs[0].method}: "
-            f"{', '.join(str(run.path) for run in runs)} are not of one dataset."
-        )
+    folds = answers.groupby("clip")["fold"].unique()
+    for clip, repeated in folds[folds.str.len() > 1].items():
+        first, second = (next(run.path for run in runs if run.fold == fold) for fold in repeated[:2])
+        raise DataError(f"Clip {clip!r} is in the test folds of {first} and of {second}: they are not of one dataset.")
     return answers
 
 
@@ -276,7 +281,8 @@ def compare_methods(
     Raises:
         InputError: methods that did not score the same clips; the message says which differ.
     """
-    methods = sorted(methods, key=lambda method: method.rule != rule)
+    names = [method.name for method in methods]
+    methods = sorted(methods, key=lambda method: (names.index(method.name), method.rule != rule))
     for method in methods[1:]:
         difference = difference_of_clips(methods[0], method)
         if difference:

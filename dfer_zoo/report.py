@@ -111,12 +111,9 @@ def p_value(p: float) -> str:
 
 
 def score_grid(comparison: Comparison) -> Grid:
-    """Return the table of the methods: scores with intervals, recalls, cost."""
-    rows = comparison.rows
+    """Return the table of the methods: scores with intervals, recalls, cost; of the rule that is compared."""
+    rows = comparison.rows[comparison.rows["rule"] == comparison.rows["rule"][0]]
     cells = pd.DataFrame({"method": rows["method"]})
-    rules = rows["rule"].unique()
-    if len(rules) > 1:
-        cells["checkpoint"] = [_rule_name(rule) for rule in rows["rule"]]
     same = []
     for part in ("fold", "seed"):
         values = rows[f"{part}s"].str.replace(" ", ", ")
@@ -125,15 +122,11 @@ def score_grid(comparison: Comparison) -> Grid:
         elif values[0]:
             same.append(f"{part} {values[0]}")
     for measure in MEASURES:
-        ends = (rows[f"{measure}{end}"] for end in ("", "_low", "_high"))
-        cells[measure.upper()] = [points(*row) for row in zip(*ends, strict=True)]
-        above = f"{measure}_above_{BEST}"
-        if above in rows:
-            cells[f"{measure.upper()} - {BEST}"] = [points(value, sign="+") for value in rows[above]]
+        cells[measure.upper()] = _with_intervals(rows, measure, measure)
     for part in ("fold", "seed"):
         spread = rows[[f"{measure}_{part}_sd" for measure in MEASURES]]
         if spread.notna().any(axis=None):
-            cells[f"sd {part}s"] = [
+            cells[f"sd {part}"] = [
                 "-" if pd.isna(war) else f"{100 * war:.1f}, {100 * uar:.1f}"
                 for war, uar in spread.itertuples(index=False)
             ]
@@ -142,23 +135,38 @@ def score_grid(comparison: Comparison) -> Grid:
     for column, name in (("parameters_m", "params M"), ("gmacs_per_clip", "GMACs"), ("clips_per_second", "clips/s")):
         cells[name] = ["-" if pd.isna(value) else f"{value:.3g}" for value in rows[column]]
 
-    drawn = int(rows[f"drawn_{comparison.by}"].iloc[0])
-    clips = f"{rows['clips'].iloc[0]} test clips" + (f" of {drawn} people" if comparison.by == "people" else "")
-    title = "; ".join([f"{rows['data'].iloc[0]}: the same {clips}", *same, "percent"])
-    if len(rules) == 1:
-        title += f"; checkpoint: {_rule_name(rules[0])}"
+    clips = f"{rows['clips'][0]} test clips"
+    if comparison.by == "people":
+        clips += f" of {rows['drawn_people'][0]} people"
+    title = "; ".join([f"{rows['data'][0]}: the same {clips}", *same, "percent", _checkpoint(rows["rule"][0])])
     notes = [
-        f"[ ]: 95 % bootstrap interval, {comparison.by} drawn anew{' within folds' if ' ' in rows['folds'][0] else ''}; "
-        "the luck of training is not in it."
+        f"[ ]: 95 % bootstrap interval, {comparison.by} drawn anew"
+        f"{' within folds' if ' ' in rows['folds'][0] else ''}; the luck of training is not in it."
     ]
-    if "sd folds" in cells or "sd seeds" in cells:
+    if "sd fold" in cells or "sd seed" in cells:
         notes.append("sd: standard deviation of WAR, UAR between folds or seeds, in points.")
-    if len(rules) > 1:
-        notes.append(
-            f"- {BEST}: points above the row of {BEST}. What best_test has above it is optimism: its epoch was chosen "
-            "on the test clips."
-        )
-    return Grid(title, cells, tuple(notes), ("method", "checkpoint", "fold", "seed"))
+    return Grid(title, cells, tuple(notes), ("method", "fold", "seed"))
+
+
+def rule_grid(comparison: Comparison) -> Grid:
+    """Return the table of the rules: what a method scores by each, and what the papers' rule adds."""
+    rows = comparison.rows
+    cells = pd.DataFrame({"method": rows["method"], "checkpoint": [_rule_name(rule) for rule in rows["rule"]]})
+    for measure in MEASURES:
+        cells[measure.upper()] = _with_intervals(rows, measure, measure)
+        above = f"{measure}_above_{BEST}"
+        cells[f"{measure.upper()} above {BEST}"] = _with_intervals(rows, above, above, sign="+")
+    notes = (
+        f"What best_test has above {BEST} is optimism: its epoch was chosen on the very clips that it is scored on.",
+        "[ ]: 95 % interval; of the differences from the same resamples for both.",
+    )
+    return Grid("Rules by which the checkpoint is chosen; percent, points", cells, notes, ("method", "checkpoint"))
+
+
+def _with_intervals(rows: pd.DataFrame, column: str, ends: str, sign: str = "") -> list[str]:
+    """Print a column of shares with its intervals."""
+    columns = (rows[name] for name in (column, f"{ends}_low", f"{ends}_high"))
+    return [points(*row, sign=sign) for row in zip(*columns, strict=True)]
 
 
 def pair_grid(comparison: Comparison) -> Grid:
@@ -166,9 +174,9 @@ def pair_grid(comparison: Comparison) -> Grid:
     pairs = comparison.pairs
     cells = pd.DataFrame({"pair": pairs["first"] + " - " + pairs["second"]})
     for measure in MEASURES:
-        columns = (pairs[f"{measure}_{name}"] for name in ("difference", "low", "high"))
-        cells[measure.upper()] = [points(*row, sign="+") for row in zip(*columns, strict=True)]
-    names = {"mcnemar_p": "McNemar p", "war_p_holm": "WAR, Holm p", "uar_p_holm": "UAR, Holm p"}
+        cells[measure.upper()] = _with_intervals(pairs, f"{measure}_difference", measure, sign="+")
+    names = {"mcnemar_p": "McNemar p"} if pairs["mcnemar_p"].notna().any() else {}
+    names |= {"war_p_holm": "WAR, Holm p", "uar_p_holm": "UAR, Holm p"}
     for column, name in names.items():
         cells[name] = [p_value(p) for p in pairs[column]]
     cells["verdict"] = pairs["verdict"]
@@ -178,8 +186,8 @@ def pair_grid(comparison: Comparison) -> Grid:
     ]
     if comparison.by == "people":
         notes.append(
-            "WAR: the swap test too, which swaps whole people; McNemar's exact test (not adjusted) takes the clips of a "
-            "person as independent, which they are not."
+            "WAR: the swap test too, which swaps whole people. McNemar's exact test (not adjusted) takes a person's "
+            "clips as independent, which they are not."
         )
     elif pairs["mcnemar_p"].isna().any():
         notes.append("WAR: McNemar's exact test; for several seeds, which it cannot take, the swap test on their mean.")
@@ -187,7 +195,7 @@ def pair_grid(comparison: Comparison) -> Grid:
         notes.append("WAR: McNemar's exact test, whose column is not adjusted.")
     if (comparison.rows["trainings"] == comparison.rows["folds"].str.split().str.len().clip(lower=1)).any():
         notes.append("One seed tells about these trained models, not about the method trained again.")
-    title = f"Paired differences on these clips; checkpoint: {_rule_name(pairs['rule'].iloc[0])}"
+    title = f"Paired differences on these clips; {_checkpoint(pairs['rule'][0])}"
     return Grid(title, cells, tuple(notes), ("pair", "verdict"))
 
 
@@ -202,7 +210,7 @@ def published_grid(rows: pd.DataFrame, data: str, ours: bool) -> Grid:
     cells = rows[["method", "venue", "year", "setting", "WAR", "UAR", *RECALLS]].copy()
     for measure in MEASURES:
         cells[f"{measure.upper()} from recalls"] = [
-            "" if pd.isna(value) else f"{value:.2f} ({change:+.2f})"
+            "" if pd.isna(value) else f"{value:.2f} ({round(change, 2) + 0.0:+.2f})"
             for value, change in zip(rows[f"{measure}_recomputed"], rows[f"{measure}_difference"], strict=True)
         ]
     cells["audit"] = rows["audit"]
@@ -260,7 +268,9 @@ def compare(
         ]
         comparison = compare_methods([*group, *others], baseline, people_of(group), main_rule)
         comparisons.append(comparison)
-        grids = [score_grid(comparison), *([pair_grid(comparison)] if len(comparison.pairs) else [])]
+        grids = [score_grid(comparison)]
+        grids += [rule_grid(comparison)] if others else []
+        grids += [pair_grid(comparison)] if len(comparison.pairs) else []
         notes += what_is_missing(group)
         printed, note = _published(group, published)
         grids += [] if printed is None else [printed]
@@ -279,7 +289,7 @@ def compare(
         if first[0].data == second[0].data
     ]
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)  # commands can be copied
     write_text(Path(out) / "comparison.csv", pd.concat([one.rows for one in comparisons]).to_csv(index=False))
     write_text(Path(out) / "pairs.csv", pd.concat([one.pairs for one in comparisons]).to_csv(index=False))
     paragraphs = "".join(f"- {note}\n" for note in notes)
@@ -291,6 +301,10 @@ def compare(
 
 def _rule_name(rule: str) -> str:
     return f"{rule} ({RULES[rule]})"
+
+
+def _checkpoint(rule: str) -> str:
+    return f"checkpoint: {_rule_name(rule)}"
 
 
 def _load(runs: Sequence[Path], main_rule: str, rules: Sequence[str]) -> tuple[list[Run], list[str]]:

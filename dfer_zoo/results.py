@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, is_finished
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, LAST, is_finished
 
 WIDE = 130
 """Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
@@ -71,7 +71,7 @@ def percent(share: float | None) -> str:
 RULES = {
     BEST: "chosen on the validation clips",
     LAST: "the last epoch",
-    "best_test": "chosen on the test clips",
+    BEST_TEST: "chosen on the test clips",
 }
 """The rules by which a checkpoint is chosen. The third is the papers': its scores are too high, as the very clips that
 are scored have chosen the epoch."""

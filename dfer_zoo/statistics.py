@@ -82,8 +82,9 @@ def interval(samples: ArrayLike, clusters: int, strata: int = 1, level: float = 
     """Return the ends ``(2, ...)`` of the expanded percentile interval of bootstrap samples ``(R, ...)``.
 
     The plain percentile interval is too narrow for few clusters: in simulations with 18 people it held the truth in 91
-    of 100 cases (BCa: 91), this one in 93; for hundreds of clusters they are the same. Where every clip of a set is
-    right the bootstrap sees no variation at all, and the interval has no width.
+    of 100 cases (BCa: 91), this one in 93; for hundreds of clusters they are the same. UAR hangs on its rarest class:
+    with 2341 clips in DFEW's proportions and a recall of 0.1 for Disgust (29 clips) it was 93. Where every clip of a
+    set is right the bootstrap sees no variation at all, and the interval has no width.
 
     Args:
         samples: WAR or UAR of the resamples, or differences of them.
