@@ -1,5 +1,6 @@
 """Small datasets in the real on-disk layouts, made of random pictures."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -8,11 +9,17 @@ import av
 import cv2
 import lightning as L
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 
+from dfer_zoo import jobs
+from dfer_zoo.data import DFEW
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.jobs import Job
+from dfer_zoo.runs import evaluate, write_json, write_text
 
 collect_ignore = ["benchmarks"]
 
@@ -110,6 +117,12 @@ def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the garbage collections that statsmodels starts at every correction: half a second each beside torch."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
+
+
+@pytest.fixture
 def own_dfew(tmp_path: Path) -> Path:
     """A DFEW that a test may damage."""
     return write_dfew(tmp_path / "dfew", frames=2)  # few: one is made for every test
@@ -150,3 +163,54 @@ def content(frames: np.ndarray) -> tuple[int, list[int]]:
     labels = {round(value) for value in (red - 20) / 30}
     assert len(labels) == 1, "frames of several classes in one clip"
     return labels.pop(), [round(value) for value in green / 8]
+
+
+@pytest.fixture
+def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start where `make` starts."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+
+class Done:
+    """A process that has ended."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float) -> None: ...
+
+
+def pretended_run(job: Job, rules: tuple[str, ...] = ("best_val",)) -> None:
+    """Write what a run leaves, its predictions random."""
+    write_text(job.run / "config.yaml", job.config)
+    root = job.training.words[job.training.words.index("--data.root") + 1]
+    test = DFEW(root, job.training.fold).clips("test")
+    for number, rule in enumerate(rules):
+        rng = np.random.default_rng((job.training.fold, job.training.seed, number))
+        table = pd.DataFrame(rng.normal(size=(len(test), 7)), columns=list(EMOTIONS))
+        table.insert(0, "clip", test["name"].to_numpy())
+        table.insert(1, "label", test["label"].to_numpy())
+        path = job.run / "evaluations" / f"test-{rule}.csv"
+        write_text(path, table.to_csv(index=False))
+        write_json(path.with_suffix(".json"), evaluate(table))
+    write_json(job.run / "cost.json", {})
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let runs be pretended instead of trained; return the names of those started."""
+    started: list[str] = []
+
+    def start(job: Job, _: dict[str, str]) -> Done:
+        started.append(job.name)
+        pretended_run(job, ("best_val", *yaml.safe_load(job.config)["rules"]))
+        return Done(0)
+
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    return started

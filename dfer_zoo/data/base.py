@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -252,9 +253,14 @@ class DFERData(L.LightningDataModule):
             run's ``left_out.csv``, and stops above 1 % of the clips. Clips that are evaluated always raise.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
+
+    Attributes:
+        test_each_epoch: score the test clips beside the validation clips after each epoch; changes no training.
     """
 
     label_names = EMOTIONS
+    folds: tuple[int, ...] = ()
+    """What ``fold`` may be, where the dataset has folds."""
     how_to_get: str
     """The next step of somebody who does not have the data."""
     label_files: tuple[str, ...]
@@ -295,6 +301,7 @@ class DFERData(L.LightningDataModule):
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
         self.shuffle_frames, self.on_error, self.workers, self.seed = shuffle_frames, on_error, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
+        self.test_each_epoch = False
         self.tables: dict[str, pd.DataFrame] = {}
         self.missing: dict[str, str] = {}
         self.batches_done = 0
@@ -375,7 +382,8 @@ class DFERData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the tables that `stage` needs; called by the Trainer on every process."""
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
+        for split in (*splits, "test") if stage == "fit" and self.test_each_epoch else splits:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
         if stage == "fit":
@@ -444,7 +452,9 @@ class DFERData(L.LightningDataModule):
         """Continue within an epoch."""
         self.batches_done = state_dict["batches_done"]
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        if self.test_each_epoch and self.trainer.state.fn == TrainerFn.FITTING:
+            return [self.loader("val"), self.loader("test")]
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:

@@ -144,8 +144,8 @@ class DFERModel(L.LightningModule):
         self.metrics[split].update(logits, batch.label)
         return {"name": batch.name, "label": batch.label, "logits": logits}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | list[str]]:
-        return self.evaluation_step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | list[str]]:
+        return self.evaluation_step(batch, ("val", "test")[dataloader_idx])
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | list[str]]:
         return self.evaluation_step(batch, "test")
@@ -154,16 +154,21 @@ class DFERModel(L.LightningModule):
         return {"name": batch.name, "label": batch.label, "logits": self(batch.video).logits.float()}
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val_war`` and ``val_uar`` over all clips on all devices."""
-        self.log_epoch_metrics("val")
+        """Log ``val_war`` and ``val_uar`` over all clips on all devices; the test clips' too where they are scored."""
+        for split, _ in zip(("val", "test"), self.trainer.num_val_batches, strict=False):
+            self.log_epoch_metrics(split)
 
     def on_test_epoch_end(self) -> None:
         """Log ``test_war`` and ``test_uar`` over all clips on all devices."""
         self.log_epoch_metrics("test")
 
     def log_epoch_metrics(self, split: str) -> None:
-        """Compute, log and reset the metrics of a split; torchmetrics has added up the devices' counts."""
-        self.log_dict(self.metrics[split].compute(), prog_bar=split == "val")
+        """Compute, log and reset the metrics of a split; torchmetrics has added up the devices' counts.
+
+        The loggers get what belongs to an epoch of the training, not the tests of chosen checkpoints behind it.
+        """
+        scores = self.metrics[split].compute()
+        self.log_dict(scores, prog_bar=split == "val", logger=not self.trainer.testing)
         self.metrics[split].reset()
 
     def gather(self, x: Tensor) -> Tensor:
