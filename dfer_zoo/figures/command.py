@@ -58,7 +58,7 @@ def figures(
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
+    refused: dict[tuple[str, str], list[str]] = defaultdict(list)  # (figure, reason) -> runs
     drawn = 0
     with Progress(*columns, console=console, transient=True) as progress:
 
@@ -70,23 +70,22 @@ def figures(
             progress.remove_task(task)
 
         options = Options(
-            shown, tsne_clips, landscape_points, landscape_clips, landscape_radius, seed=seed, track=track
+            loaded[0], shown, tsne_clips, landscape_points, landscape_clips, landscape_radius, seed=seed, track=track
         )
         for name in track(list(only or DRAWINGS), "figures"):
             suited, reasons = suit(DRAWINGS[name], subjects)
             for label, reason in reasons.items():
-                refused[label, reason].append(name)
+                refused[name, reason].append(label)
             if suited:
                 try:
                     figure = DRAWINGS[name].draw(suited, options)
                 except (InputError, ModuleNotFoundError) as error:
-                    refused["", reason_of(error)].append(name)
+                    refused[name, reason_of(error)] = [subject.label for subject in suited]
                 else:
                     console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}")
                     drawn += 1
-    for (label, reason), names in refused.items():
-        whose = f" for {label}" if label and len(subjects) > 1 else ""
-        console.print(f"Skipped {', '.join(names)}{whose}: {reason}", markup=False, highlight=False)
+    for (name, reason), whose in refused.items():
+        console.print(f"Skipped {name} of {', '.join(whose)}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if not drawn:
         raise InputError("None of these figures could be drawn; the reasons are above.")
 
@@ -94,18 +93,16 @@ def figures(
 def suit(drawing: Drawing, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[str, str]]:
     """Return the runs that a figure applies to, and for the labels of the others the reason."""
     suited, reasons = [], {}
+    first = subjects[0].run
     for subject in subjects:
         try:
+            if drawing.same_clips and subject.run.evaluation["test_set"] != first.evaluation["test_set"]:
+                raise InputError(f"it was tested on other clips than {first.name}")
             drawing.check(subject)
         except (InputError, ModuleNotFoundError) as error:
             reasons[subject.label] = reason_of(error)
         else:
             suited.append(subject)
-    first = suited[0].run if suited else None
-    for subject in list(suited) if drawing.same_clips else ():
-        if subject.run.evaluation["test_set"] != first.evaluation["test_set"]:
-            suited.remove(subject)
-            reasons[subject.label] = f"it was tested on other clips than {first.name}"
     return suited, reasons
 
 
