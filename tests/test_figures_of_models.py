@@ -181,7 +181,7 @@ def test_the_command_draws_all_that_applies(
 
 
 def test_one_run_is_drawn_into_its_own_folder(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["figures", str(own_run), "--only", "[curves,recalls]", "--format", "pdf"]) == 0
+    assert main(["figures", str(own_run), "--only", "curves,recalls", "--format", "pdf"]) == 0
     assert {path.name for path in (own_run / "figures").iterdir()} == {"curves.pdf", "recalls.pdf"}
     assert "Skipped" not in capsys.readouterr().out
 
@@ -191,7 +191,7 @@ def test_a_run_without_its_checkpoint_is_drawn_as_far_as_possible(
 ) -> None:
     shutil.rmtree(own_run / "checkpoints")
     needy = ["tsne", "heatmaps", "instances", "interaction", "landscape"]
-    draw([own_run], tmp_path / "out", only=["distribution", *needy])
+    draw([own_run], tmp_path / "out", only=",".join(["distribution", *needy]))
     printed = capsys.readouterr().out
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"distribution"}
     for name in needy:
@@ -203,7 +203,7 @@ def test_a_run_whose_data_is_gone_is_drawn_as_far_as_possible(
 ) -> None:
     config = own_run / "config.yaml"
     write_text(config, config.read_text().replace("root: '", "root: '/nowhere"))
-    draw([own_run], tmp_path / "out", only=["recalls", "distribution", "tsne", "landscape"])
+    draw([own_run], tmp_path / "out", only="recalls,distribution,tsne,landscape")
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"recalls"}
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Skipped")]
     assert len(lines) == 3
@@ -215,7 +215,7 @@ def test_runs_of_other_test_clips_share_no_pictures_of_clips(
 ) -> None:
     scores = own_run / "evaluations" / "test-best_val.json"
     write_text(scores, scores.read_text().replace('"test_set": "', '"test_set": "0'))
-    draw([runs["r3d_18"], own_run], tmp_path / "out", only=["recalls", "tsne"])
+    draw([runs["r3d_18"], own_run], tmp_path / "out", only="recalls,tsne")
     printed = capsys.readouterr().out
     assert f"Skipped tsne of {own_run}: it was tested on other clips than r3d_18-dfew/fold1-seed0" in printed
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"recalls", "tsne"}
@@ -226,7 +226,8 @@ def test_runs_of_other_test_clips_share_no_pictures_of_clips(
     [
         (lambda run: (run / "config.yaml").unlink(), [], "no run folder"),
         (lambda run: (run / "cost.json").unlink(), [], "not finished"),
-        (lambda run: shutil.rmtree(run / "checkpoints"), ["--only", "[tsne]"], "None of these figures"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), ["--only", "tsne"], "None of these figures"),
+        (lambda run: None, ["--only", "curves,tsn"], "There is no figure 'tsn'. There are: confusion, recalls"),
         (lambda run: None, ["--landscape_points", "4"], "landscape_points is 4; allowed: odd numbers"),
         (lambda run: None, ["--shown", "0"], "shown is 0; allowed: 1 or more"),
         (lambda run: None, ["--landscape_radius", "0"], "landscape_radius is 0"),
