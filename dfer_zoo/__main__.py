@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
 }
 
 
@@ -62,7 +63,7 @@ def call(command: str, words: list[str]) -> object:
     """Parse the words after a command by the signature of its function, and call it.
 
     Required arguments are positional, but for `synthesize`, where the order of two names would be a guess; a list takes
-    all words up to the first option.
+    all words up to the first option; a switch needs no word behind it.
     """
     from jsonargparse import ArgumentParser
 
@@ -70,7 +71,13 @@ def call(command: str, words: list[str]) -> object:
     function = getattr(import_module(module), name)
     parser = ArgumentParser(prog=f"dfer-zoo {command}")
     parser.add_function_arguments(function, as_positional=command != "synthesize")
-    first = next(iter(signature(function).parameters.values()))
+    parameters = signature(function).parameters
+    switches = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
+    words = [
+        f"{word}=true" if word in switches and following.startswith("-") else word
+        for word, following in pairwise([*words, "-"])
+    ]
+    first = next(iter(parameters.values()))
     if get_origin(first.annotation) is list:
         count = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
         words = [json.dumps(words[:count]), *words[count:]]

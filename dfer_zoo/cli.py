@@ -1,7 +1,5 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
-import logging
-import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +16,17 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import (
+    BEST,
+    CONFIG,
+    COST,
+    LAST,
+    EvaluationWriter,
+    MetricsCSV,
+    choose_version,
+    silence_lightning,
+    write_json,
+)
 
 TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
 """Options of the data that change no test clip."""
@@ -176,16 +184,7 @@ def run(args: list[str]) -> None:
     Raises:
         InputError: an input that a person can correct.
     """
-    for talkative in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    for harmless in (
-        "LightningCLI's args",
-        "The number of training batches",
-        "Be aware that when using `ckpt_path`",
-        ".*does not have many workers",
-        ".*isinstance",
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
+    silence_lightning()
     try:
         DFERCLI(
             DFERModel,

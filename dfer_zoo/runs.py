@@ -14,7 +14,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a json file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def silence_lightning() -> None:
+    """Keep Lightning from talking of what is meant to be so."""
+    for talkative in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for harmless in (
+        "LightningCLI's args",
+        "The number of training batches",
+        "Be aware that when using `ckpt_path`",
+        ".*does not have many workers",
+        ".*isinstance",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
+
+
+def quiet_trainer(**options: Any) -> L.Trainer:
+    """Return a Trainer for one device that prints nothing and writes nothing by itself.
+
+    Args:
+        **options: further arguments of the Trainer.
+    """
+    silence_lightning()
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return L.Trainer(devices=1, **dict.fromkeys(quiet, False), **options)
 
 
 def is_finished(run: Path) -> bool:
