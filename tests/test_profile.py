@@ -166,6 +166,7 @@ def test_profile_writes_a_row_for_every_model(
     assert "8x48px" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # another process imports torch
 def test_memory_of_a_step_grows_with_the_batch() -> None:
     (recipe,) = read_recipes(EXPERIMENTS, ["r3d_18"], "dfew", quick=True)
     small, large = (in_own_process(step_memory, recipe, "32-true", batch) for batch in (2, 34))
