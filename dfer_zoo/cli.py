@@ -1,5 +1,7 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
+import shlex
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -8,13 +10,16 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
+from dfer_zoo.checkpoints import LastCheckpoint, WholeCheckpointIO
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
+from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
 from dfer_zoo.runs import (
     BEST,
@@ -42,6 +47,9 @@ class DFERCLI(LightningCLI):
         """Add where a run goes; hand the seed to the data and the clips' shape to the model."""
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
+        parser.add_argument(
+            "--checkpoint_minutes", type=float, default=10.0, help="Minutes between saves of last.ckpt within an epoch."
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
         for shared in ("frames", "size"):  # passed over by models without such an argument
             parser.link_arguments(f"data.init_args.{shared}", f"model.init_args.{shared}")
@@ -95,8 +103,8 @@ class DFERCLI(LightningCLI):
             elif settings.trainer.enable_checkpointing is not False:
                 checkpoints = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
                 callbacks.append(ModelCheckpoint(filename=BEST, monitor="val_war", mode="max", **checkpoints))
-                # a callback of its own: with save_last, ModelCheckpoint writes the last one only where it is the best
-                callbacks.append(ModelCheckpoint(filename=LAST, **checkpoints))
+                callbacks.append(LastCheckpoint(folder / "checkpoints", LAST, settings.checkpoint_minutes))
+                kwargs["plugins"] = [WholeCheckpointIO(), *(self._get(self.config_init, "trainer").plugins or [])]
         else:
             kwargs |= {"logger": False, "enable_checkpointing": False}
             if "verbose" in self.config_init[self.subcommand]:
@@ -140,7 +148,8 @@ class DFERCLI(LightningCLI):
         version = f"{self.datamodule.run_name}-seed{self.settings.seed_everything}"
         config = self._parser("fit").dump(self.settings, skip_none=False)
         version, last = choose_version(folder, version, config)
-        if last is not None and not self.settings.ckpt_path:
+        if last is not None:
+            read_checkpoint(last)  # says so if it is damaged
             self.config_init.fit.ckpt_path = str(last)
             Console().print(f"Continuing the interrupted run {folder / version} from {LAST}.ckpt.")
         return folder / version
@@ -191,7 +200,8 @@ def run(args: list[str]) -> None:
             DFERData,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SaveRun,
+            save_config_kwargs={"command": shlex.join(["dfer-zoo", *args])},
             seed_everything_default=0,
             # `ClipBatches` shares the clips out, each exactly once
             trainer_defaults={"use_distributed_sampler": False},
@@ -203,3 +213,5 @@ def run(args: list[str]) -> None:
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise cause or error from None
+    except SIGTERMException as stop:  # Lightning's answer outside of training; its status would be that of success
+        raise SystemExit(128 + signal.SIGTERM) from stop

@@ -4,6 +4,7 @@
 
     runs/<model>-<data>/<version>/
       config.yaml                          everything needed to repeat the run
+      provenance.json                      each start: command, seed, clips, versions, commit, machine
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
@@ -36,7 +37,7 @@ from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
-CONFIG, COST = "config.yaml", "cost.json"
+CONFIG, PROVENANCE, COST = "config.yaml", "provenance.json", "cost.json"
 BEST, LAST = "best_val", "last"
 
 
@@ -165,6 +166,13 @@ class MetricsCSV(Logger):
             self.rows = {known: row for known, row in self.rows.items() if known < step}
             self.continued = False
         self.rows.setdefault(step, {"step": step}).update({key: float(value) for key, value in metrics.items()})
+
+    def keep_up(self, trainer: L.Trainer) -> None:
+        """Log and write the training step in hand, which the Trainer does only after its checkpoint."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            terms = {key: value for key, value in trainer.logged_metrics.items() if key.startswith("train_")}
+            self.log_metrics({**terms, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        self.save()
 
     @rank_zero_only
     def save(self) -> None:

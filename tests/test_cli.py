@@ -17,9 +17,11 @@ from conftest import write_clips
 
 from dfer_zoo import models
 from dfer_zoo.__main__ import main
+from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.models import Baseline
 from dfer_zoo.profile import clips_per_second
+from dfer_zoo.runs import fingerprint
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 DATA = sorted(path.stem for path in (EXPERIMENTS / "data").glob("*.yaml"))
@@ -142,6 +144,19 @@ def test_config_repeats_the_run(finished: Path, dfew_root: Path) -> None:
     assert config["seed_everything"] == 0
 
 
+def test_provenance_names_every_start(finished: Path, dfew_root: Path) -> None:
+    (start,) = json.loads((finished / "provenance.json").read_text())["starts"]
+    assert start["command"].startswith("dfer-zoo fit ")
+    assert str(dfew_root) in start["command"]
+    assert start["seed"] == 0
+    assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
+    data = DFEW(str(dfew_root))
+    for split, clips in start["clips"].items():
+        table = data.clips(split)
+        assert clips["count"] == len(table)
+        assert clips["hash"] == fingerprint(pd.DataFrame({"clip": table["name"][::-1], "label": table["label"][::-1]}))
+
+
 def test_metrics_are_logged_every_step(finished: Path) -> None:
     table = pd.read_csv(finished / "metrics.csv")
     steps = table["train_loss"].dropna()
@@ -212,26 +227,25 @@ def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], 
     assert (finished / "config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize(("model", "stop"), [("r3d_18", KeyboardInterrupt), ("hdf", RuntimeError)])
-def test_an_interrupted_run_continues_to_the_same_weights(
-    stop: type[BaseException], model: str, dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_crashed_continues_to_the_same_weights(
+    dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(runs: Path) -> Path:
-        assert main(words("fit", "dfew", model, dfew_root, runs, "--trainer.max_epochs=3")) == 0
-        return runs / f"{model}-dfew" / "fold1-seed0"
+        assert main(words("fit", "dfew", "r3d_18", dfew_root, runs, "--trainer.max_epochs=3")) == 0
+        return runs / "r3d_18-dfew" / "fold1-seed0"
 
     uninterrupted = fit(tmp_path / "whole")
     assert checkpoint_of(uninterrupted)["global_step"] == 3 * 4  # the last one, whichever is the best
 
     def interrupt(module: models.DFERModel, batch: object, batch_idx: int) -> None:
         if module.current_epoch == 1 and batch_idx == 2:
-            raise stop
+            raise RuntimeError
 
     with monkeypatch.context() as patch:
         patch.setattr(models.DFERModel, "on_train_batch_start", interrupt)
-        with pytest.raises((SystemExit, stop)):
+        with pytest.raises(RuntimeError):
             fit(tmp_path / "parts")
-    run = tmp_path / "parts" / f"{model}-dfew" / "fold1-seed0"
+    run = tmp_path / "parts" / "r3d_18-dfew" / "fold1-seed0"
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert not (run / "evaluations").exists()
 

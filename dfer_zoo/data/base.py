@@ -116,6 +116,9 @@ class ClipBatches(Sampler):
         rank: this device's number.
         devices: number of devices.
 
+    Attributes:
+        done: batches that the next iteration leaves out: those an interrupted epoch has seen already.
+
     Raises:
         InputError: fewer clips than devices.
     """
@@ -140,6 +143,7 @@ class ClipBatches(Sampler):
         self.rank = rank
         self.devices = devices
         self.epoch = 0
+        self.done = 0
 
     def __len__(self) -> int:
         return self.batches
@@ -163,7 +167,8 @@ class ClipBatches(Sampler):
         order = self.order()
         repetition = pd.Series(order).groupby(order).cumcount().to_numpy()
         views = self.epoch + 2**32 * repetition
-        for batch in np.array_split(np.arange(len(order)), self.batches):
+        done, self.done = self.done, 0
+        for batch in np.array_split(np.arange(len(order)), self.batches)[done:]:
             if self.training:
                 batch = batch[: len(batch) // self.devices * self.devices]
             yield [(int(views[place]), int(order[place])) for place in batch[self.rank :: self.devices]]
@@ -253,6 +258,7 @@ class DFERData(L.LightningDataModule):
         self.shuffle_frames, self.workers, self.seed = shuffle_frames, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.tables: dict[str, pd.DataFrame] = {}
+        self.batches_done = 0
 
     @abstractmethod
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
@@ -342,7 +348,18 @@ class DFERData(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train")
+        loader = self.loader("train")
+        loader.sampler.done = self.batches_done
+        return loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how much of the epoch is done, so that a run interrupted within it sees the rest."""
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return {"batches_done": done % self.trainer.num_training_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue within an epoch."""
+        self.batches_done = state_dict["batches_done"]
 
     def val_dataloader(self) -> DataLoader:
         return self.loader("val")

@@ -1,0 +1,152 @@
+"""Runs that are killed at any moment and continued with the same words end like those that never were."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_cli import different, weights, words
+
+from dfer_zoo import models
+from dfer_zoo.__main__ import main
+from dfer_zoo.checkpoints import WholeCheckpointIO
+from dfer_zoo.errors import CheckpointError
+from dfer_zoo.runs import is_finished
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+MODELS = ("r3d_18", "hdf")
+
+
+def run_words(model: str, root: Path, runs: Path) -> list[str]:
+    """A run of 3 epochs of 4 steps that saves after every step."""
+    often = ("--checkpoint_minutes=0", "--trainer.log_every_n_steps=1")
+    return words("fit", "dfew", model, root, runs, "--trainer.max_epochs=3", *often)
+
+
+@pytest.fixture(scope="module")
+def whole(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The uninterrupted run of each model."""
+    runs = tmp_path_factory.mktemp("whole")
+    for model in MODELS:
+        assert not killed(lambda model=model: main(run_words(model, dfew_root, runs)), seconds=600)
+    return {model: runs / f"{model}-dfew" / "fold1-seed0" for model in MODELS}
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    assert [path.name for path in run.parent.iterdir()] == [whole.name]
+    for name in ("last", "best_val"):
+        assert different(weights(run, name), weights(whole, name)) == []
+    ours, theirs = (pd.read_csv(folder / "metrics.csv") for folder in (run, whole))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    for suffix in ("csv", "json"):
+        evaluation = Path("evaluations") / f"test-best_val.{suffix}"
+        assert (run / evaluation).read_text() == (whole / evaluation).read_text()
+
+
+def killed(work: Callable[[], object], seconds: float) -> bool:
+    """Do `work` in a process that is killed after some time; return whether it was before the work's end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return False
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def test_killed_at_random_moments(whole: dict[str, Path], dfew_root: Path, tmp_path: Path) -> None:
+    kill_at_random_moments("hdf", whole["hdf"], dfew_root, tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_killed_at_many_random_moments(model: str, whole: dict[str, Path], dfew_root: Path, tmp_path: Path) -> None:
+    for seed in range(1, 6):
+        kill_at_random_moments(model, whole[model], dfew_root, tmp_path / str(seed), kills=2, seed=seed)
+
+
+def kill_at_random_moments(model: str, whole: Path, root: Path, folder: Path, kills: int, seed: int) -> None:
+    line = run_words(model, root, folder)
+    run = folder / f"{model}-dfew" / whole.name
+    duration = (whole / "cost.json").stat().st_mtime - (whole / "config.yaml").stat().st_mtime
+    generator = random.Random(seed)
+    deaths = 0
+    while deaths < kills and not is_finished(run):  # later attempts have less to do
+        deaths += killed(lambda: main(line), generator.uniform(0.2, 0.8) * duration)
+    assert deaths > 0
+    if not is_finished(run):
+        assert main(line) == 0
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (6, signal.SIGINT), (7, signal.SIGTERM)])
+def test_a_signal_is_answered_after_the_batch_in_hand(
+    step: int,
+    number: signal.Signals,
+    whole: dict[str, Path],
+    dfew_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ask_to_stop(module: models.DFERModel, batch: object, batch_idx: int) -> None:
+        if module.global_step == step:
+            os.kill(os.getpid(), number)
+
+    line = run_words("r3d_18", dfew_root, tmp_path)
+    line[line.index("--checkpoint_minutes=0")] = "--checkpoint_minutes=60"
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(models.DFERModel, "on_train_batch_start", ask_to_stop)
+        with pytest.raises(SystemExit) as stopped:
+            main(line)
+    assert stopped.value.code == 128 + number
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert f"Stopped by {number.name} after step {step + 1}." in " ".join(capsys.readouterr().out.split())
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step + 1
+    assert main(line) == 0
+    assert_same(run, whole["r3d_18"])
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": torch.tensor(1)}, path)
+
+    def full(content: object, file: object) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="No space left"):
+        patch.setattr(torch, "save", full)
+        WholeCheckpointIO().save_checkpoint({"step": torch.tensor(2)}, path)
+    assert torch.load(path, weights_only=True) == {"step": torch.tensor(1)}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_damaged_last_checkpoint_is_named(
+    whole: dict[str, Path], dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = run_words("r3d_18", dfew_root, tmp_path)
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    assert main([*line, "--trainer.limit_test_batches=1"]) == 0
+    (run / "cost.json").unlink()
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert main([*line, "--trainer.limit_test_batches=1"]) == 2
+    assert "last.ckpt is not a file of PyTorch weights" in " ".join(capsys.readouterr().err.split())
