@@ -27,13 +27,14 @@ from dfer_zoo.runs import (
     COST,
     LAST,
     EvaluationWriter,
+    LeftOut,
     MetricsCSV,
     choose_version,
     silence_lightning,
     write_json,
 )
 
-TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
+TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color", "on_error"}
 """Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
@@ -94,6 +95,7 @@ class DFERCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
             folder, name = self._training_folder(), "-".join([f"test-{BEST}", *self._limits()])
+            callbacks.append(LeftOut(folder))
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]

@@ -137,7 +137,7 @@ class HeldBatches(L.LightningDataModule):
         super().__init__()
         pixels = np.random.default_rng(self.seed).integers(256, size=(batch, frames, size, size, 3), dtype=np.uint8)
         labels = torch.arange(batch) // 2 % len(DFERData.label_names)
-        self.batch = Batch(torch.from_numpy(pixels).permute(0, 4, 1, 2, 3), labels, [str(i) for i in range(batch)])
+        self.batch = Batch(torch.from_numpy(pixels).permute(0, 4, 1, 2, 3), labels, [str(i) for i in range(batch)], {})
         self.steps = steps
         self.class_counts = [1] * len(DFERData.label_names)
 

@@ -42,7 +42,7 @@ class RandomClips(L.LightningDataModule):
         video = torch.randint(
             0, 256, (4, 4, 3, 4, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
         )
-        return [Batch(clips, LABELS, [f"clip {i}" for i in range(4)]) for clips in video]
+        return [Batch(clips, LABELS, [f"clip {i}" for i in range(4)], {}) for clips in video]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.batches(), batch_size=None)
