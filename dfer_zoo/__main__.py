@@ -20,6 +20,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "stress": ("dfer_zoo.stress:stress", "test runs under darkness, blur, noise, lost frames and other corruptions"),
     "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
 }
 

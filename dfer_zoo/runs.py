@@ -21,7 +21,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -288,6 +288,29 @@ class EvaluationWriter(L.Callback):
             write_json(self.written.with_suffix(".json"), self.result)
 
     on_test_end = on_predict_end = on_validation_end = _write
+
+
+def evaluate_checkpoint(
+    run: Path, model: L.LightningModule, dataset: DFERData, split: Literal["val", "test"], name: str, *more: L.Callback
+) -> dict[str, Any]:
+    """Evaluate a model of a run on one device, in the run's precision, and write predictions and scores beside it.
+
+    Args:
+        run: the run folder.
+        model: with the weights to evaluate.
+        dataset: its data module.
+        split: of the data.
+        name: of the files in ``evaluations``.
+        *more: callbacks for the Trainer.
+
+    Returns:
+        WAR, UAR, recalls and confusion matrix.
+    """
+    writer = EvaluationWriter(run, name)
+    precision = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["trainer"]["precision"]
+    trainer = quiet_trainer(precision=precision, callbacks=[writer, *more])
+    (trainer.test if split == "test" else trainer.validate)(model, dataset, verbose=False)
+    return writer.result
 
 
 def fingerprint(predictions: pd.DataFrame) -> str:
