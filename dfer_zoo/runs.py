@@ -44,11 +44,19 @@ BEST, LAST = "best_val", "last"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all: to a temporary name, then renamed.
+
+    Raises:
+        InputError: it cannot be written; an older file of the same name is intact.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}. Make room or choose another folder.") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -467,8 +467,8 @@ def test_damaged_training_clips_are_listed_and_limited(
     assert "is not a readable image" in " ".join(capsys.readouterr().err.split())
     line.append("--data.init_args.on_error=skip")
     assert main(line) == 2
-    assert "1 of 50 training clips had to be left out, more than 1%" in " ".join(capsys.readouterr().err.split())
-    monkeypatch.setattr("dfer_zoo.runs.MOST_LEFT_OUT", 0.02)
+    assert "1 of 49 training clips had to be left out, more than 1%" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr("dfer_zoo.runs.MOST_LEFT_OUT", 0.03)
     assert main(line) == 0
     listed = pd.read_csv(tmp_path / "r3d_18-dfew" / "fold1-seed0-2" / "left_out.csv", dtype=str)
     assert listed["clip"].tolist() == [damaged]

@@ -311,3 +311,21 @@ def test_missing_training_clips_are_left_out_up_to_a_share(own_dfew: Path, monke
     assert data.clips("train")["name"].tolist() == before.clips("train")["name"].tolist()[1:]
     assert data.clips("val")["name"].tolist() == before.clips("val")["name"].tolist()
     assert data.missing == {first: "missing or without frames"}
+
+
+def test_training_on_test_clips_is_refused(own_dfew: Path) -> None:
+    train, test = (
+        own_dfew / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv" for part in ("train", "test")
+    )
+    train.write_text(train.read_text() + test.read_text().splitlines()[1] + "\n")
+    data = DFEW(own_dfew)
+    with pytest.raises(DataError, match=r"1 test clips under .* are training clips too, first '0"):
+        data.setup("fit")
+    data.setup("test")
+
+
+def test_a_class_without_training_clips_is_said(own_dfew: Path) -> None:
+    train = own_dfew / "EmoLabel_DataSplit" / "train(single-labeled)" / "set_1.csv"
+    train.write_text("".join(line for line in train.read_text().splitlines(True) if not line.endswith(",3\n")))
+    with pytest.warns(UserWarning, match="No training clip under .* shows Neutral"):
+        DFEW(own_dfew).setup("fit")

@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -348,6 +349,20 @@ class DFERData(L.LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
+        if stage == "fit":
+            self._check_training_clips()
+
+    def _check_training_clips(self) -> None:
+        test = set(self.read_split("test")["name"])
+        seen = [name for split in ("train", "val") for name in self.clips(split)["name"] if name in test]
+        if seen:
+            raise DataError(
+                f"{len(seen)} test clips under {self.root} are training clips too, first {seen[0]!r}. Take them out of "
+                "one of the two lists; `dfer-zoo check` shows more."
+            )
+        absent = [name for name, count in zip(self.label_names, self.class_counts, strict=True) if count == 0]
+        if absent:
+            rank_zero_warn(f"No training clip under {self.root} shows {', '.join(absent)}: the model cannot learn it.")
 
     def dataset(self, split: Split) -> ClipDataset:
         """Return the clips of a split, decoded: augmented for ``train``, deterministic otherwise."""
