@@ -21,6 +21,10 @@ COMMANDS = {
     "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
     "stress": ("dfer_zoo.stress:stress", "test runs under darkness, blur, noise, lost frames and other corruptions"),
+    "calibrate": (
+        "dfer_zoo.calibration:calibrate",
+        "fit a temperature to a run's probabilities; draw how reliable they are",
+    ),
     "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
 }
 

@@ -174,7 +174,10 @@ class DFERCLI(LightningCLI):
             if self.writer.result is not None:
                 console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
             elif self.subcommand == "predict":
-                console.print(prediction_table(pd.read_csv(self.writer.written, dtype={"clip": str})))
+                from dfer_zoo.calibration import temperature_of
+
+                predictions = pd.read_csv(self.writer.written, dtype={"clip": str})
+                console.print(prediction_table(predictions, temperature_of(Path(self.settings.ckpt_path))))
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
