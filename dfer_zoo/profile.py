@@ -31,8 +31,6 @@ from dfer_zoo.results import WIDE
 from dfer_zoo.runs import quiet_trainer, write_text
 
 COUNTER = "torch.utils.flop_counter.FlopCounterMode / 2"
-MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
-"""Rows and columns of the square matrices whose product shows what the machine can do."""
 
 
 def count_macs(model: DFERModel, frames: int, size: int, padding: bool = True) -> int:
@@ -199,7 +197,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     It is the faster of a square matrix product and a convolution without padding, each the better of two, since torch
     has them done by different libraries: on AMD, MKL's product in 32-bit floats runs at half of oneDNN's speed.
     """
-    side = MATRIX_SIDE[device.type]
+    side = 1024 if device.type == "cpu" else 8192
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     kind = {"device": device, "dtype": dtype}
     maps = torch.ones(8, 64, 8, 28, 28, **kind).to(memory_format=torch.channels_last_3d)
@@ -359,7 +357,7 @@ def cost_table(rows: pd.DataFrame) -> Table:
         caption="peak %: share of the faster of a matrix product and a convolution, products with padding not counted\n"
         "data: training clips that one process decodes and augments",
     )
-    for column in ("model", "clip", "params M", "GMACs", "precision", "memory GiB", "train clips/s", "peak %"):
+    for column in ("model", "clip", "params M", "GMACs", "precision", "GiB", "train clips/s", "peak %"):
         table.add_column(column, justify="left" if column in ("model", "precision") else "right", no_wrap=True)
     for column in ("infer clips/s", "peak %", "data clips/s"):
         table.add_column(column, justify="right", no_wrap=True)
