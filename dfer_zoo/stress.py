@@ -101,10 +101,16 @@ def carry_out(trials: Sequence[Trial]) -> None:
 
 
 def report(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Return one row a trial: scores and what was lost of the run's own test, as shares (0..1)."""
+    """Return one row a trial: scores and what was lost of the run's own test, as shares (0..1).
+
+    Raises:
+        InputError: a run whose test clips are not those that it was tested on.
+    """
     rows = []
     for trial in trials:
         result, clean = trial.result(), trial.run.evaluation
+        if result is None:
+            raise InputError(f"The test clips under the root of {trial.run.path} are not those that it was tested on.")
         rows.append(
             {
                 "run": trial.run.name,

@@ -105,6 +105,13 @@ def test_runs_of_different_clips_are_refused(own_run: Path, tmp_path: Path, caps
     assert "tested on other clips" in " ".join(capsys.readouterr().err.split())
 
 
+def test_clips_that_were_changed_since_the_test_are_refused(own_run: Path, capsys: pytest.CaptureFixture) -> None:
+    path = own_run / "evaluations" / "test-best_val.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test_set": "another"}))
+    assert main(["stress", str(own_run), "--corruptions=reverse"]) == 2
+    assert "are not those that it was tested on" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
