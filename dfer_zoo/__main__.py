@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -24,6 +24,12 @@ COMMANDS = {
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
     "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "stress": ("dfer_zoo.stress:stress", "test runs under darkness, blur, noise, lost frames and other corruptions"),
+    "calibrate": (
+        "dfer_zoo.calibration:calibrate",
+        "fit a temperature to a run's probabilities; draw how reliable they are",
+    ),
+    "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
 }
 
 

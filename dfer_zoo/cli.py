@@ -1,9 +1,7 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
-import logging
 import shlex
 import signal
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +36,7 @@ from dfer_zoo.runs import (
     LeftOut,
     MetricsCSV,
     choose_version,
+    silence_lightning,
     write_json,
 )
 
@@ -205,7 +204,10 @@ class DFERCLI(LightningCLI):
             if self.writer.result is not None:
                 console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
             elif self.subcommand == "predict":
-                console.print(prediction_table(pd.read_csv(self.writer.written, dtype={"clip": str})))
+                from dfer_zoo.calibration import temperature_of
+
+                predictions = pd.read_csv(self.writer.written, dtype={"clip": str})
+                console.print(prediction_table(predictions, temperature_of(Path(self.settings.ckpt_path))))
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
@@ -267,18 +269,7 @@ def identify(trainings: Sequence[Sequence[str]]) -> list[Identity]:
 
 def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
     """Hand words to LightningCLI, set up for this project."""
-    for talkative in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    for harmless in (
-        "LightningCLI's args",
-        "The number of training batches",
-        "Be aware that when using `ckpt_path`",
-        ".*does not have many workers",
-        ".*isinstance",
-        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
-        "Grad strides do not match bucket view",
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
+    silence_lightning()
     return cli(
         DFERModel,
         DFERData,

@@ -30,16 +30,18 @@ def evaluation_table(result: dict[str, Any], title: str) -> Table:
     return table
 
 
-def prediction_table(predictions: pd.DataFrame, most: int = 30) -> Table:
+def prediction_table(predictions: pd.DataFrame, temperature: float = 1.0, most: int = 30) -> Table:
     """Return the rich table of what a model says of clips without labels.
 
     Args:
         predictions: columns ``clip``, ``label`` and one logit column a class.
+        temperature: divides the logits, see `dfer_zoo.calibration`.
         most: clips shown; the file holds them all.
     """
     classes = [column for column in predictions if column not in ("clip", "label")]
-    probabilities = softmax(predictions[classes].to_numpy())
-    table = Table(title="Apparent expression; percent of probability")
+    probabilities = softmax(predictions[classes].to_numpy() / temperature)
+    calibrated = "" if temperature == 1 else f" at the temperature {temperature:.2f} of calibration.json"
+    table = Table(title=f"Apparent expression; percent of probability{calibrated}")
     for column in ("clip", "says", *classes):
         table.add_column(column, overflow="fold", justify="left" if column in ("clip", "says") else "right")
     for clip, row in list(zip(predictions["clip"], probabilities, strict=True))[:most]:

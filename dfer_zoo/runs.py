@@ -17,10 +17,12 @@
 
 import hashlib
 import json
+import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -70,6 +72,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a json file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def silence_lightning() -> None:
+    """Keep Lightning from talking of what is meant to be so."""
+    for talkative in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for harmless in (
+        "LightningCLI's args",
+        "The number of training batches",
+        "Be aware that when using `ckpt_path`",
+        ".*does not have many workers",
+        ".*isinstance",
+        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
+        "Grad strides do not match bucket view",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
+
+
+def quiet_trainer(**options: Any) -> L.Trainer:
+    """Return a Trainer for one device that prints nothing and writes nothing by itself.
+
+    Args:
+        **options: further arguments of the Trainer.
+    """
+    silence_lightning()
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return L.Trainer(devices=1, **dict.fromkeys(quiet, False), **options)
 
 
 def is_finished(run: Path) -> bool:
@@ -322,6 +351,29 @@ class EvaluationWriter(L.Callback):
             write_json(self.written.with_suffix(".json"), self.result)
 
     on_test_end = on_predict_end = on_validation_end = _write
+
+
+def evaluate_checkpoint(
+    run: Path, model: L.LightningModule, dataset: DFERData, split: Literal["val", "test"], name: str, *more: L.Callback
+) -> dict[str, Any]:
+    """Evaluate a model of a run on one device, in the run's precision, and write predictions and scores beside it.
+
+    Args:
+        run: the run folder.
+        model: with the weights to evaluate.
+        dataset: its data module.
+        split: of the data.
+        name: of the files in ``evaluations``.
+        *more: callbacks for the Trainer.
+
+    Returns:
+        WAR, UAR, recalls and confusion matrix.
+    """
+    writer = EvaluationWriter(run, name)
+    precision = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["trainer"]["precision"]
+    trainer = quiet_trainer(precision=precision, callbacks=[writer, *more])
+    (trainer.test if split == "test" else trainer.validate)(model, dataset, verbose=False)
+    return writer.result
 
 
 def fingerprint(predictions: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def ferv39k_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small net on `dfew_root`, trained for an epoch and tested; not to be written to."""
+    from dfer_zoo.__main__ import main
+
+    experiments = Path(__file__).parent.parent / "experiments"
+    runs = tmp_path_factory.mktemp("runs")
+    configs = (f"--config={experiments / name}.yaml" for name in ("trainer", "data/dfew", "model/r3d_18", "quick"))
+    small = ("--data.size=32", "--data.workers=0", "--model.width=8", "--trainer.max_epochs=1")
+    quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dfer_zoo.profile.clips_per_second", lambda *_: 1.0)
+        assert main(["fit", *configs, f"--data.root={dfew_root}", f"--runs={runs}", *small, *quiet]) == 0
+    return runs / "r3d_18-dfew" / "fold1-seed0"
+
+
+@pytest.fixture
+def own_run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of `trained_run` that a test may write to."""
+    return shutil.copytree(trained_run, tmp_path / "r3d_18-dfew" / "fold1-seed0")
 
 
 @pytest.fixture

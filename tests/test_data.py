@@ -248,7 +248,7 @@ def test_shuffled_frames_are_the_same_frames_in_another_order(dfew_root):
     shuffled = data.dataset("test").clip(0)
     assert sorted(frame.tobytes() for frame in shuffled) == sorted(frame.tobytes() for frame in in_order)
     assert (shuffled != in_order).any()
-    assert not data.dataset("train").shuffle_frames
+    assert data.dataset("train").corruption is None
 
 
 def test_a_clip_drawn_again_looks_different(dfew_root):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dfer_zoo.data import sampling
+from dfer_zoo.data.corruptions import Corruption
 from dfer_zoo.data.reading import FrameFolder, VideoFile
 from dfer_zoo.data.store import PackedClip, Store, is_packed
 from dfer_zoo.data.transforms import Augmentation, Evaluation
@@ -56,7 +57,7 @@ class ClipDataset(Dataset):
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
-        shuffle_frames: destroy the order of time.
+        corruption: of the clip after `transform`.
         leave_out: let another clip of the batch stand in for one that cannot be read.
         seed: of all that is random.
     """
@@ -67,7 +68,7 @@ class ClipDataset(Dataset):
         frames: int,
         transform: Augmentation | Evaluation,
         random_frames: bool = False,
-        shuffle_frames: bool = False,
+        corruption: Corruption | None = None,
         leave_out: bool = False,
         seed: int = 0,
     ) -> None:
@@ -77,7 +78,7 @@ class ClipDataset(Dataset):
         self.frames = frames
         self.transform = transform
         self.random_frames = random_frames
-        self.shuffle_frames = shuffle_frames
+        self.corruption = corruption
         self.leave_out = leave_out
         self.seed = seed
 
@@ -97,10 +98,8 @@ class ClipDataset(Dataset):
                 return sampling.one_per_segment(count, self.frames, rng)
             return sampling.centred(count, self.frames)
 
-        frames = self.sources[index].read(choose)
-        if self.shuffle_frames:
-            frames = [frames[i] for i in rng.permutation(len(frames))]
-        return self.transform(frames, rng)
+        clip = self.transform(self.sources[index].read(choose), rng)
+        return clip if self.corruption is None else self.corruption(clip, self.names[index])
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them.
@@ -299,7 +298,8 @@ class DFERData(L.LightningDataModule):
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.shuffle_frames, self.on_error, self.workers, self.seed = shuffle_frames, on_error, workers, seed
+        self.on_error, self.workers, self.seed = on_error, workers, seed
+        self.corruption = Corruption("shuffle", 1.0, seed) if shuffle_frames else None
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.test_each_epoch = False
         self.tables: dict[str, pd.DataFrame] = {}
@@ -410,7 +410,7 @@ class DFERData(L.LightningDataModule):
             self.frames,
             transform,
             random_frames=training,
-            shuffle_frames=self.shuffle_frames and not training,
+            corruption=None if training else self.corruption,
             leave_out=training and self.on_error == "skip",
             seed=self.seed,
         )
