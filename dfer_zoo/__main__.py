@@ -20,6 +20,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
 
 
