@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -169,10 +170,10 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
     if not isinstance(model, DFERModel):
         raise InputError(f"{checkpoint} is an export already. Name the checkpoint it was made of.")
 
-    console = Console()
+    console = Console(soft_wrap=True)
     temporary = out.with_name(f".{os.getpid()}.{out.name}")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with console.status(f"Exporting {model.spec['model']}: half a minute for a net of full width"):
             write = write_onnx if format == "onnx" else write_torch
             write(trace(model), {**model.spec, **CONVENTIONS}, temporary)
@@ -180,25 +181,32 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
             for runtime, exported in read_back(temporary).items():
                 worst = check(model, exported, f"{checkpoint} in {runtime}")
                 console.print(
-                    f"{runtime}: the same as PyTorch on random and on smooth clips, in batches of "
-                    f"{' and '.join(map(str, BATCHES))}; greatest difference of a logit {worst:.1e}"
+                    f"{runtime}: logits within {worst:.1e} of the model's, on random and on smooth clips, in batches "
+                    f"of {' and '.join(map(str, BATCHES))}",
+                    highlight=False,
                 )
         temporary.replace(out)
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}). Name another file with --out.") from error
     finally:
-        temporary.unlink(missing_ok=True)
-    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+        if temporary.is_file():
+            temporary.unlink()
+    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def trace(model: DFERModel) -> torch.export.ExportedProgram:
     """Return the model's graph, for any number of clips of the frames and size it was trained on."""
     shapes = {INPUT: {0: torch.export.Dim("batch")}}
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The tensor attributes")  # nn.LSTM's list of its own weights
         return torch.export.export(Classifier(model).eval(), (random_clips(model.spec, 2),), dynamic_shapes=shapes)
 
 
 def write_torch(program: torch.export.ExportedProgram, spec: dict[str, Any], path: Path) -> None:
     """Write the graph for `torch.export.load`, with `spec` as the extra file ``dfer_zoo.json``."""
-    torch.export.save(program, path, extra_files={f"{METADATA}.json": json.dumps(spec)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor")  # weights are channels last, on the CPU
+        torch.export.save(program, path, extra_files={f"{METADATA}.json": json.dumps(spec)})
 
 
 def write_onnx(program: torch.export.ExportedProgram, spec: dict[str, Any], path: Path) -> None:
