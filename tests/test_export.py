@@ -216,7 +216,7 @@ def test_every_recipe_exports_at_full_width(recipe: Path, tmp_path: Path) -> Non
             nn.init.uniform_(module.weight, 0.5, 1.5)
             module.momentum = 1.0
     with torch.no_grad():
-        model.train()(smooth_clips(spec, 2))
+        model.train()(torch.cat([smooth_clips(spec, 2), random_clips(spec, 2)]))
         logits = model.eval()(random_clips(spec, 1)).logits - model(smooth_clips(spec, 1)).logits
     assert logits.abs().max() > 0.05
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", model, **spec)

@@ -14,7 +14,35 @@ from dfer_zoo.nets.r3d import read_weights
 if TYPE_CHECKING:
     from dfer_zoo.export import ExportedModel
 
-__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "load", "read_checkpoint"]
+__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "list_models", "load", "read_checkpoint"]
+
+
+def list_models() -> dict[str, str]:
+    """Return the models that can be trained: the name that ``MODEL=`` takes, and what it is.
+
+    >>> for name, what in list_models().items():
+    ...     print(f"{name:14}{what}")
+    m3dfel        M3DFEL (CVPR 2023): R3D-18 on 3-D instances, BiLSTM and attention over them
+    m3dfel_ial    M3DFEL with the intensity-aware loss
+    micacl        MICACL (ISPA 2025): R3D-18 on 3-D instances, graph and weighted LSTM over them, contrastive loss
+    hdf           HDF (ACM MM 2025): X3D-S with time-frequency attention, scaled losses and SAM
+    r3d_18        R3D-18 (CVPR 2018): residual network with 3-D convolutions
+    mc3_18        MC3-18 (CVPR 2018): 3-D convolutions in the first stage, 2-D in the others
+    r2plus1d_18   R(2+1)D-18 (CVPR 2018): convolutions over space, then over time
+    x3d_s         X3D-S (CVPR 2020): depthwise 3-D convolutions
+    resnet18_lstm ResNet-18 on every frame, an LSTM over the frames
+    """
+    return {
+        "m3dfel": "M3DFEL (CVPR 2023): R3D-18 on 3-D instances, BiLSTM and attention over them",
+        "m3dfel_ial": "M3DFEL with the intensity-aware loss",
+        "micacl": "MICACL (ISPA 2025): R3D-18 on 3-D instances, graph and weighted LSTM over them, contrastive loss",
+        "hdf": "HDF (ACM MM 2025): X3D-S with time-frequency attention, scaled losses and SAM",
+        "r3d_18": "R3D-18 (CVPR 2018): residual network with 3-D convolutions",
+        "mc3_18": "MC3-18 (CVPR 2018): 3-D convolutions in the first stage, 2-D in the others",
+        "r2plus1d_18": "R(2+1)D-18 (CVPR 2018): convolutions over space, then over time",
+        "x3d_s": "X3D-S (CVPR 2020): depthwise 3-D convolutions",
+        "resnet18_lstm": "ResNet-18 on every frame, an LSTM over the frames",
+    }
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
