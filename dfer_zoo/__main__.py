@@ -18,7 +18,8 @@ TRAINER_VERBS = {
 COMMANDS = {
     "check": ("dfer_zoo.data.check:check", "say what is wrong with a dataset on disk"),
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
-    "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
+    "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
+    "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
     "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
@@ -55,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
         # from a loader's process, the message comes behind that process' traceback
-        console.print(str(error).rpartition(f"{type(error).__name__}: ")[2].strip(), markup=False, highlight=False)
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
         return 2
 
 

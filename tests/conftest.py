@@ -1,5 +1,6 @@
 """Small datasets in the real on-disk layouts, made of random pictures."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -104,6 +105,12 @@ def ferv39k_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the garbage collections that statsmodels starts at every correction: half a second each beside torch."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @pytest.fixture

@@ -327,12 +327,12 @@ def test_predict_takes_clips_without_labels(finished: Path, tmp_path: Path) -> N
 
 
 def test_compare_and_gallery(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(finished), str(finished), "--out", str(tmp_path / "comparison")]) == 0
+    assert main(["compare", str(finished), "--out", str(tmp_path / "comparison")]) == 0
     shown = capsys.readouterr().out
     result = json.loads((finished / "evaluations" / "test-best_val.json").read_text())
     assert f"{100 * result['war']:.2f}" in shown
     assert (tmp_path / "comparison" / "confusion.png").stat().st_size > 5000
-    assert len(pd.read_csv(tmp_path / "comparison" / "comparison.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "comparison" / "comparison.csv")) == 1
     assert main(["gallery", str(finished), "--out", str(tmp_path / "gallery.png")]) == 0
     assert (tmp_path / "gallery.png").stat().st_size > 5000
 
@@ -454,3 +454,22 @@ def test_long_tail_options_and_averaged_weights_by_their_names(dfew_root: Path, 
     options += ["--model.class_weighted=true", "--model.logit_adjustment=1.0", "--trainer.max_epochs=1"]
     assert main([*words("fit", "dfew", "r3d_18", dfew_root, tmp_path), *options]) == 0
     assert "averaging_state" in checkpoint_of(tmp_path / "r3d_18-dfew" / "fold1-seed0")
+
+
+def test_damaged_training_clips_are_listed_and_limited(
+    own_dfew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = DFEW(str(own_dfew)).clips("train")["name"].iloc[0]
+    for frame in (own_dfew / "Clip" / "clip_224x224" / damaged).iterdir():
+        frame.write_bytes(b"")
+    line = words("fit", "dfew", "r3d_18", own_dfew, tmp_path, "--trainer.max_epochs=1")
+    assert main(line) == 2
+    assert "is not a readable image" in " ".join(capsys.readouterr().err.split())
+    line.append("--data.init_args.on_error=skip")
+    assert main(line) == 2
+    assert "1 of 49 training clips had to be left out, more than 1%" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr("dfer_zoo.runs.MOST_LEFT_OUT", 0.03)
+    assert main(line) == 0
+    listed = pd.read_csv(tmp_path / "r3d_18-dfew" / "fold1-seed0-2" / "left_out.csv", dtype=str)
+    assert listed["clip"].tolist() == [damaged]
+    assert "is not a readable image" in listed["reason"].item()
