@@ -194,6 +194,8 @@ def run(args: list[str]) -> None:
         "Be aware that when using `ckpt_path`",
         ".*does not have many workers",
         ".*isinstance",
+        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
+        "Grad strides do not match bucket view",
     ):
         warnings.filterwarnings("ignore", message=harmless)
     try:
