@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -30,6 +30,7 @@ COMMANDS = {
         "fit a temperature to a run's probabilities; draw how reliable they are",
     ),
     "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
+    "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
 
 

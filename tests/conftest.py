@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -20,6 +21,7 @@ from dfer_zoo.data import DFEW
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job
+from dfer_zoo.models import DFERModel
 from dfer_zoo.runs import evaluate, write_json, write_text
 
 collect_ignore = ["benchmarks"]
@@ -100,6 +102,17 @@ def fit_quietly(model: L.LightningModule, data: L.LightningDataModule, **trainer
     trainer = L.Trainer(accelerator="cpu", **dict.fromkeys(quiet, False), **trainer)
     trainer.fit(model, data)
     return trainer
+
+
+def write_checkpoint(path: Path, model: DFERModel, frames: int = 4, size: int = 32) -> Path:
+    """Write what a training leaves of a model, without the training."""
+    data = SimpleNamespace(label_names=EMOTIONS, frames=frames, size=size)
+    model.trainer = SimpleNamespace(datamodule=data)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
 
 
 @pytest.fixture(scope="session")
