@@ -22,6 +22,7 @@ from dfer_zoo.checkpoints import LastCheckpoint, WholeCheckpointIO
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel, read_checkpoint
+from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
@@ -96,7 +97,10 @@ class DFERCLI(LightningCLI):
             raise InputError(f"`{subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
 
     def before_instantiate_classes(self) -> None:
-        """Skip pretrained weights that the checkpoint would overwrite."""
+        """Choose the precision where none is given; skip pretrained weights that the checkpoint would overwrite."""
+        trainer = self.settings.trainer
+        if trainer.precision is None:
+            trainer.precision = choose_precision(trainer.accelerator)
         if self.subcommand != "fit" and "pretrained" in self.settings.model.init_args:
             self.settings.model.init_args.pretrained = False
 

@@ -32,7 +32,7 @@ TINY = {"pretrained": False, "warmup_epochs": 0, "lr": 1e-3}
 MODELS = {
     "Baseline": lambda: Baseline("r3d_18", frames=4, width=8, **TINY),
     "M3DFEL": lambda: M3DFEL(width=8, ial=0.1, **TINY),
-    "MICACL": lambda: MICACL(width=8, **TINY),
+    "MICACL": lambda: MICACL(width=8, recompute=True, **TINY),
     "HDF": lambda: HDF(frames=4, size=32, width=16, depth_factor=0.5, dropout=0.0, **TINY),
     "HDF without SAM": lambda: HDF(frames=4, size=32, width=16, depth_factor=0.5, dropout=0.0, rho=0.0, **TINY),
 }

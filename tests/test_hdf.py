@@ -116,7 +116,7 @@ def attention(tokens: list[list[float]], matrix: list[list[float]]) -> list[list
 def test_frequency_branch_is_eq_6_to_8() -> None:
     branch = FrequencyBranch().double().eval()
     x = torch.randn(1, 3, 2, 3, 4, dtype=torch.float64)
-    gate = branch(x)
+    gate = branch(x.mean(2))
     bank = dct_filters().double().tolist()
     summed = [[sum(values(x[0, :, :, i, j])) / 2 for j in range(4)] for i in range(3)]
     frequencies = torch.zeros(1, 49, 3, 4, dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_frequency_branch_is_eq_6_to_8() -> None:
         sigmoid(sum(w * (t + a) for w, t, a in zip(weight, token, other, strict=True)) + bias)
         for token, other in zip(tokens, attended, strict=True)
     ]
-    assert gate.shape == (1, 1, 1, 3, 4)
+    assert gate.shape == (1, 1, 3, 4)
     assert values(gate) == pytest.approx(expected, rel=1e-5)
 
 
@@ -162,17 +162,19 @@ def test_temporal_branch_is_eq_9_and_10() -> None:
         expected.append(
             [sigmoid(1.5 * (0.3 * average[t][g] + 0.8 * maximum[t][g]) + 0.4 * drift - change) for g in range(3)]
         )
-    torch.testing.assert_close(branch.temporal_attention(x)[0], torch.tensor(expected, dtype=torch.float64))
+    pooled = x.mean((3, 4)), x.amax((3, 4))
+    torch.testing.assert_close(branch.temporal_attention(*pooled)[0], torch.tensor(expected, dtype=torch.float64))
     attended = attention(expected, branch.attention.to_qkv.weight.tolist())
     gates = [sigmoid(sum(row) / 3) for row in attended]
-    assert branch(x).shape == (1, 1, frames, 1, 1)
-    assert values(branch(x)) == pytest.approx(gates)
+    assert branch(*pooled).shape == (1, 1, frames)
+    assert values(branch(*pooled)) == pytest.approx(gates)
 
 
 def test_fusion_is_eq_11_and_12() -> None:
     dam = DAM(4, groups=3).double().eval()
     x = torch.randn(1, 4, 3, 7, 8, dtype=torch.float64)
-    x_s, x_t = x * dam.frequency(x) + x, x * dam.temporal(x) + x
+    gate_s, gate_t = dam.frequency(x.mean(2)), dam.temporal(x.mean((3, 4)), x.amax((3, 4)))
+    x_s, x_t = x * gate_s[:, :, None] + x, x * gate_t[..., None, None] + x
     score_s, score_t = (
         sum(w * sum(values(branch[0, c])) / 168 for c, w in enumerate(values(linear.weight))) + linear.bias.item()
         for branch, linear in ((x_s, dam.frequency_score), (x_t, dam.temporal_score))

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from dfer_zoo.errors import CheckpointError, InputError
-from dfer_zoo.nets.r3d import R2D, R3D, TimePaddedConv3d, load_torchvision_weights
+from dfer_zoo.nets.r3d import R2D, R3D, load_torchvision_weights
 
 VIDEO_NETS = ("r3d_18", "mc3_18", "r2plus1d_18")
 
@@ -87,16 +87,6 @@ def test_bf16_gradients_are_those_of_float32(architecture: str, frames: int) -> 
             gradients.append(module.weight.grad.float().flatten())
         cosine = nn.functional.cosine_similarity(*gradients, dim=0).item()
         assert cosine > 0.999, (module, tuple(x.shape), cosine)
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_padding_first_is_the_same_convolution(frames: int, stride: int) -> None:
-    ours = TimePaddedConv3d(3, 4, (5, 3, 3), stride=(stride, 2, 2), padding=(2, 1, 1), bias=True)
-    theirs = nn.Conv3d(3, 4, (5, 3, 3), stride=(stride, 2, 2), padding=(2, 1, 1), bias=True)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 3, frames, 9, 9)
-    torch.testing.assert_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("net", [lambda **kwargs: R3D("r3d_18", **kwargs), R2D], ids=["R3D", "R2D"])

@@ -15,6 +15,8 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.losses import cross_entropy, intensity_aware_loss
 from dfer_zoo.metrics import UAR, WAR
 from dfer_zoo.nets import NetOutput
+from dfer_zoo.nets.inference import store_channels_last
+from dfer_zoo.nets.recompute import recompute_activations
 
 
 class DFERModel(L.LightningModule):
@@ -34,6 +36,8 @@ class DFERModel(L.LightningModule):
             shrink what differs between clips about fifty times, so that a small training from scratch stays at chance
             for hundreds of steps; 30 brings the logits back to the scale of a plain backbone's.
         compile: run the net through torch.compile.
+        recompute: keep only what passes between the backbone's stages and compute the rest again in the backward pass
+            (activation checkpointing): less memory for about a third more time.
     """
 
     def __init__(
@@ -50,15 +54,18 @@ class DFERModel(L.LightningModule):
         logit_adjustment: float = 0.0,
         classifier_gain: float = 1.0,
         compile: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["net"])
         self.net = net
         if classifier_gain != 1:
             net.fc.weight.data.mul_(classifier_gain)
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}  # the order in which clips leave the loader
-        for weight in net.parameters():
-            weight.data = weight.data.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
+        store_channels_last(net)
+        if compile and recompute:
+            raise InputError("A compiled net decides itself what to recompute. Set model.compile or model.recompute.")
+        if recompute:
+            recompute_activations(net)
         if compile:
             self.net.compile()
         self.register_buffer("mean", torch.tensor(net.mean).view(3, 1, 1, 1), persistent=False)
@@ -69,7 +76,7 @@ class DFERModel(L.LightningModule):
 
     def normalize(self, video: Tensor) -> Tensor:
         """From uint8 clips ``(B, 3, T, H, W)`` to the floats that the net's weights expect."""
-        return (video / 255 - self.mean) / self.std
+        return (video - 255 * self.mean) / (255 * self.std)
 
     def forward(self, video: Tensor) -> NetOutput:
         """Classify uint8 clips ``(B, 3, T, H, W)``."""
@@ -110,6 +117,11 @@ class DFERModel(L.LightningModule):
             adjustment = self.hparams.logit_adjustment * (counts.clamp(min=0.5) / counts.sum()).log()
         return weights, adjustment
 
+    @property
+    def compares_clips(self) -> bool:
+        """Whether the loss of a clip depends on the others of its batch, as contrastive losses do."""
+        return False
+
     def setup(self, stage: str) -> None:
         """Take the class counts of the training split from the data module."""
         if stage == "fit":
@@ -122,7 +134,7 @@ class DFERModel(L.LightningModule):
             InputError: a loss that is not finite; the message names the clips.
         """
         # a function of the step alone: a resumed run draws the same dropout, and so do both passes of SAM
-        torch.manual_seed(self.step_seed())
+        torch.manual_seed(self.step_seed(batch_idx % self.trainer.accumulate_grad_batches))
         terms = self.losses(batch)
         if not torch.isfinite(terms["loss"]):
             values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
@@ -133,10 +145,14 @@ class DFERModel(L.LightningModule):
         self.log_dict({f"train_{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch.name))
         return terms["loss"]
 
-    def step_seed(self) -> int:
-        """Return the seed of what is random in the current training step on this device."""
+    def step_seed(self, part: int = 0) -> int:
+        """Return the seed of what is random in the current training step on this device.
+
+        Args:
+            part: number of the batch among those whose gradients the step accumulates.
+        """
         seed = self.trainer.datamodule.seed
-        return (seed * 1_000_003 + self.global_step * 1009 + self.global_rank) % 2**63
+        return (seed * 1_000_003 + self.global_step * 1009 + part * 10_000_019 + self.global_rank) % 2**63
 
     def evaluation_step(self, batch: Batch, split: str) -> dict[str, Tensor | list[str]]:
         """Update the metrics of a split; return names, labels and float32 logits for the predictions file."""
@@ -180,7 +196,11 @@ class DFERModel(L.LightningModule):
     def optimizer(self) -> torch.optim.Optimizer:
         """Return the optimizer over all parameters."""
         hp = self.hparams
-        return torch.optim.AdamW(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay, fused=True)
+        # fused AdamW declares that it undoes loss scaling itself, for which Lightning refuses to clip gradients in
+        # mixed precision; without the declaration the loss is unscaled before
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
 
     def configure_optimizers(self) -> dict:
         """Return the optimizer and its schedule, stepped per optimizer step.
@@ -189,10 +209,16 @@ class DFERModel(L.LightningModule):
             InputError: a training without an end.
         """
         optimizer = self.optimizer()
+        parts = self.trainer.accumulate_grad_batches
+        if parts > 1 and self.compares_clips:
+            rank_zero_warn(
+                f"The contrastive loss compares clips within a batch: a step over {parts} accumulated batches is not "
+                f"that of one batch {parts} times as large."
+            )
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("The schedule needs an end. Set trainer.max_epochs or trainer.max_steps.")
-        warmup = self.hparams.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        warmup = self.hparams.warmup_epochs * self.trainer.num_training_batches / parts
         if warmup >= total:
             rank_zero_warn(
                 f"The warm-up of {self.hparams.warmup_epochs:g} epochs ({warmup:.0f} steps) is not shorter than the "

@@ -73,6 +73,11 @@ class HDF(DFERModel):
         """Whether a step has SAM's two passes."""
         return self.hparams.dsm and self.hparams.rho > 0
 
+    @property
+    def compares_clips(self) -> bool:
+        """With DSM."""
+        return self.hparams.dsm
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``ce``, ``contrastive``, ``loss`` (Eq. 17) and, in the weighted pass, ``gradient_norm``."""
         output = self(batch.video)

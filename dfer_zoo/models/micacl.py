@@ -58,6 +58,11 @@ class MICACL(DFERModel):
         super().__init__(net, ial=ial, **kwargs)
         self.mccl = MCCL(net.out_features, form=form) if mccl else None
 
+    @property
+    def compares_clips(self) -> bool:
+        """With MCCL."""
+        return self.mccl is not None
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``ce``, ``ial``, ``consistency``, ``mccl`` and their weighted sum ``loss`` (Eq. 13)."""
         output = self(batch.video)

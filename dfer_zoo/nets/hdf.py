@@ -93,10 +93,10 @@ class DynamicFitting(nn.Module):
 
 
 class FrequencyBranch(nn.Module):
-    """Frequency attention of DAM (Eq. 6-8): feature map ``(B, C, T, H, W)`` -> spatial gate ``(B, 1, 1, H, W)``.
+    """Frequency attention of DAM (Eq. 6-8): mean frame of a map ``(B, C, H, W)`` -> spatial gate ``(B, 1, H, W)``.
 
-    The DCT filters slide over the time-mean of the map, summed over channels (which equals one filter repeated for
-    every channel); perturbation, fitting, one-head self-attention with residual over the positions, and a linear layer
+    The DCT filters slide over the mean, summed over channels (which equals one filter repeated for every channel);
+    perturbation, fitting, one-head self-attention with residual over the positions, and a linear layer
     to one map follow.
     """
 
@@ -108,20 +108,20 @@ class FrequencyBranch(nn.Module):
         self.attention = SelfAttention(WINDOW**2, heads=1)
         self.to_map = nn.Linear(WINDOW**2, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, mean: Tensor) -> Tensor:
         """Return ``sigmoid(f_att)`` of Eq. 8."""
-        height, width = x.shape[3:]
-        frequencies = F.conv2d(x.mean(2).sum(1, keepdim=True), self.filters[:, None], padding=WINDOW // 2)
-        with torch.autocast(x.device.type, enabled=False):  # sums of squares over thousands of values need float32
+        height, width = mean.shape[2:]
+        frequencies = F.conv2d(mean.sum(1, keepdim=True), self.filters[:, None], padding=WINDOW // 2)
+        with torch.autocast(mean.device.type, enabled=False):  # sums of squares over thousands of values need float32
             wide = frequencies.to(torch.promote_types(frequencies.dtype, torch.float32))
             fitted = self.fitting(self.perturbation(wide)).to(frequencies.dtype)
         positions = fitted.flatten(2).transpose(1, 2)
         attention_map = self.to_map(positions + self.attention(positions))
-        return attention_map.view(-1, 1, 1, height, width).sigmoid()
+        return attention_map.view(-1, 1, height, width).sigmoid()
 
 
 class TemporalBranch(nn.Module):
-    """Temporal attention of DAM (Eq. 9-10): feature map ``(B, C, T, H, W)`` -> gate of each frame ``(B, 1, T, 1, 1)``.
+    """Temporal attention of DAM (Eq. 9-10): mean and maximum of each frame, ``(B, C, T)`` -> its gate ``(B, 1, T)``.
 
     The descriptors of a frame are its averages and maxima over space and over G groups of channels. W is the distance
     of a frame's averages from their mean over time and D from those of the frame before (0 for the first), and
@@ -142,19 +142,18 @@ class TemporalBranch(nn.Module):
         self.groups = groups
         self.attention = SelfAttention(groups, heads=1)
 
-    def temporal_attention(self, x: Tensor) -> Tensor:
+    def temporal_attention(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """Return TA of Eq. 9, ``(B, T, G)``."""
-        average = F.adaptive_avg_pool1d(x.mean((3, 4)).transpose(1, 2), self.groups)
-        maximum = F.adaptive_max_pool1d(x.amax((3, 4)).transpose(1, 2), self.groups)
+        average = F.adaptive_avg_pool1d(mean.transpose(1, 2), self.groups)
+        maximum = F.adaptive_max_pool1d(maximum.transpose(1, 2), self.groups)
         drift = torch.linalg.vector_norm(average - average.mean(1, keepdim=True), dim=2, keepdim=True)
         change = torch.linalg.vector_norm(average.diff(dim=1, prepend=average[:, :1]), dim=2, keepdim=True)
         descriptor = self.average_weight * average + self.maximum_weight * maximum
         return (self.descriptor_weight * descriptor + self.drift_weight * drift - change).sigmoid()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """Return ``sigmoid(TA)`` of Eq. 10."""
-        attended = self.attention(self.temporal_attention(x)).mean(2)
-        return attended[:, None, :, None, None].sigmoid()
+        return self.attention(self.temporal_attention(mean, maximum)).mean(2)[:, None].sigmoid()
 
 
 class DAM(nn.Module):
@@ -190,18 +189,25 @@ class DAM(nn.Module):
                 f"DAM's {WINDOW}x{WINDOW} DCT window does not fit a map of {x.shape[3]}x{x.shape[4]} positions. Place "
                 "DAM after an earlier stage (dam_stage) or use larger frames."
             )
-        if self.temporal is None:
-            return x * self.frequency(x) + x
-        if self.frequency is None:
-            return x * self.temporal(x) + x
-        by_frequency = x * self.frequency(x) + x
-        by_time = x * self.temporal(x) + x
+        by_frequency = by_time = None
+        if self.frequency is not None:
+            mean_frame = x.mean(2)
+            by_frequency = 1 + self.frequency(mean_frame)  # Eq. 8, of which x is the factor left out
+        if self.temporal is not None:
+            frame_means = x.mean((3, 4))
+            by_time = 1 + self.temporal(frame_means, x.amax((3, 4)))  # Eq. 10, likewise
+        if by_time is None:
+            return x * by_frequency[:, :, None]
+        if by_frequency is None:
+            return x * by_time[..., None, None]
+        # Each branch's gate is constant along the axes over which its mean is taken first, so that the mean of its
+        # output over all positions needs no map of full size; neither does the sum of Eq. 12, whose factor is x.
         scores = [
-            self.frequency_score(by_frequency.mean((2, 3, 4))),
-            self.temporal_score(by_time.mean((2, 3, 4))),
+            self.frequency_score((mean_frame * by_frequency).mean((2, 3))),
+            self.temporal_score((frame_means * by_time).mean(2)),
         ]
         weights = torch.cat(scores, dim=1).softmax(1)[:, :, None, None, None, None]
-        return weights[:, 0] * by_frequency + weights[:, 1] * by_time
+        return x * (weights[:, 0] * by_frequency[:, :, None] + weights[:, 1] * by_time[..., None, None])
 
 
 def place_of_dam(size: int) -> int:

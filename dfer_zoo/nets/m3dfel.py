@@ -47,7 +47,8 @@ class DMIN(nn.Module):
             w, w_var = self.mean_weight.softmax(0), self.var_weight.softmax(0)
             mean = w[0] * mean_in + w[1] * mean_bn
             var = w_var[0] * var_in + w_var[1] * var_bn
-            return (a - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+            normalised = (a - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+            return normalised.to(self.weight.dtype)
 
 
 class DLIAM(nn.Module):

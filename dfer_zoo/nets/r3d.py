@@ -18,35 +18,10 @@ from torchvision.models.resnet import ResNet
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DNoTemporal, Conv3DSimple, VideoResNet
 
 from dfer_zoo.errors import CheckpointError, InputError
+from dfer_zoo.nets.convolutions import use_clip_convolutions
 
 FULL_WIDTH = 64
 """Channels of the stem in the published networks; the last stage has eight times as many."""
-
-
-class TimePaddedConv3d(nn.Conv3d):
-    """A convolution with correct gradients in bf16 on CPU for clips shorter than its kernel.
-
-    There the CPU kernel's weight gradient is wrong, or not finite, from two frames on. Padding the time axis before the
-    convolution instead of inside it is the same function and takes another kernel.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``(B, C, T, H, W)``."""
-        if not 1 < x.shape[2] < self.kernel_size[0] or x.device.type != "cpu":
-            return super().forward(x)
-        time, *space = self.padding
-        x = F.pad(x, (0, 0, 0, 0, time, time))
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, *space), self.dilation, self.groups)
-
-
-def pad_time_first(net: nn.Module) -> None:
-    """Make every convolution over time in `net` a `TimePaddedConv3d`; parameters and their names stay.
-
-    The libraries that build the networks have no argument for the class of their convolutions.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
-            module.__class__ = TimePaddedConv3d
 
 
 CONVOLUTIONS = {
@@ -84,14 +59,19 @@ class R3D(VideoResNet):
             layer = self._make_layer(BasicBlock, convolution, width * 2**stage, 2, stride=1 if stage == 0 else 2)
             setattr(self, f"layer{stage + 1}", layer)
         self.out_features = 8 * width
-        pad_time_first(self)
+        use_clip_convolutions(self)
         _initialise(self)
         load_torchvision_weights(self, architecture, width, pretrained)
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The residual stages."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the globally pooled features ``(B, 8 * width)``."""
         x = self.stem(video)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3, 4))
 
@@ -124,10 +104,15 @@ class R2D(ResNet):
         _initialise(self)
         load_torchvision_weights(self, "resnet18", width, pretrained)
 
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The residual stages."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
     def forward(self, image: Tensor) -> Tensor:
         """Return the globally pooled features ``(B, 8 * width)``."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, stride=2, padding=1)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3))
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
 from dfer_zoo.errors import CheckpointError, InputError
-from dfer_zoo.nets.r3d import load_matching, pad_time_first, read_weights
+from dfer_zoo.nets.convolutions import use_clip_convolutions
+from dfer_zoo.nets.r3d import load_matching, read_weights
 
 FULL_WIDTH_FACTOR = 2.0
 """Width factor of X3D-XS, S and M: 24, 24, 48, 96 and 192 channels after the stem and the four stages."""
@@ -61,7 +62,7 @@ class X3D(nn.Module):
         # SiLU is the default's function (pytorchvideo's Swish) as a native operator.
         net = create_x3d(width_factor=width_factor, depth_factor=depth_factor, inner_act=nn.SiLU, head_activation=None)
         self.blocks = net.blocks[:-1]
-        pad_time_first(self)
+        use_clip_convolutions(self)
         stages = [stage.res_blocks[-1].branch2.conv_c.out_channels for stage in self.blocks[1:]]
         self.channels = (self.blocks[0].norm.num_features, *stages)
         self.out_features = self.channels[-1]
@@ -72,6 +73,11 @@ class X3D(nn.Module):
                     f"{FULL_DEPTH_FACTOR}, not {width_factor} and {depth_factor}. Set these or pretrained: false."
                 )
             load_kinetics(self, pretrained)
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """The residual stages."""
+        return self.blocks[1:]
 
     def forward(self, video: Tensor) -> Tensor:
         """Return the globally averaged features."""
