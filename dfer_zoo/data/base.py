@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import lightning as L
 import numpy as np
 import pandas as pd
@@ -435,6 +436,7 @@ class DFERData(L.LightningDataModule):
             sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=_use_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -462,6 +464,10 @@ class DFERData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.loader("predict")
+
+
+def _use_one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)  # torch's threads are one in a worker already; OpenCV would start as many as there are cores
 
 
 def _check(name: str, value: object, valid: bool, allowed: str) -> None:
