@@ -22,7 +22,7 @@ def figures(
     shown: int = 4,
     tsne_clips: int = 1000,
     landscape_points: int = 11,
-    landscape_clips: int = 64,
+    landscape_clips: int = 32,
     landscape_radius: float = 1.0,
     seed: int = 0,
     format: Literal["png", "pdf"] = "png",
