@@ -245,11 +245,13 @@ class Result:
 
     def draw(self) -> Path:
         """Draw the pooled confusion matrix of each rule; return the file."""
-        figure, axes = figures.new_figure(1, len(self.methods), 5.2 * len(self.methods), 4.8)
-        for place, (rule, method) in zip(axes.flat, self.methods.items(), strict=True):
-            scores = f"WAR {self.spoken(rule, 'war')}  UAR {self.spoken(rule, 'uar')}"
-            title = f"{self.folder.name}, {self.counted()}\n{rule}: {RULES[rule]}\n{scores}"
-            figures.confusion_matrix(method.confusion, place, title)
+        titles = (
+            f"{self.folder.name}, {self.counted()}\n{rule}: {RULES[rule]}\n"
+            f"WAR {self.spoken(rule, 'war')}\nUAR {self.spoken(rule, 'uar')}"
+            for rule in self.methods
+        )
+        confusions = (method.confusion for method in self.methods.values())
+        figure = figures.confusion_matrices(dict(zip(titles, confusions, strict=True)))
         return figures.save(figure, self.folder / "crossval.png")
 
 
