@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dfer_zoo.data import DFEW
-from dfer_zoo.data.base import ClipBatches, ClipDataset, split_validation
+from dfer_zoo.data.base import ClipDataset, split_validation
+from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.errors import DataError, InputError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)

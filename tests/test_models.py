@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dfer_zoo import models
-from dfer_zoo.data.base import Batch, ClipBatches
+from dfer_zoo.data.base import Batch
+from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.losses import intensity_aware_loss

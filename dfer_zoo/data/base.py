@@ -2,7 +2,7 @@
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,9 +14,10 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from dfer_zoo.data import sampling
+from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.data.corruptions import Corruption
 from dfer_zoo.data.reading import FrameFolder, VideoFile
 from dfer_zoo.data.store import PackedClip, Store, is_packed
@@ -130,84 +131,6 @@ class ClipDataset(Dataset):
         )
 
 
-class ClipBatches(Sampler):
-    """Yield batches of (view, index) pairs: a device's part of every global batch.
-
-    The view seeds what is random about a clip: it is the epoch, and for a clip that is drawn again in an epoch another
-    number, so that its repetitions differ.
-
-    The clips of an epoch are cut into ``ceil(n / batch_size)`` global batches whose sizes differ by at most one: none
-    is left out and no batch is a small remainder. There are fewer batches where a device would get no clip of one. In
-    training each device gets equally many clips of a global batch (what does not divide is left to the next epoch); in
-    evaluation every clip goes to exactly one device.
-
-    Args:
-        labels: ``(n,)`` ids of the clips.
-        batch_size: size of a global batch, in clips.
-        training: shuffle anew each epoch.
-        seed: of the shuffling.
-        balanced: draw with replacement so that each class present is equally likely (training only).
-        rank: this device's number.
-        devices: number of devices.
-
-    Attributes:
-        done: batches that the next iteration leaves out: those an interrupted epoch has seen already.
-
-    Raises:
-        InputError: fewer clips than devices.
-    """
-
-    def __init__(
-        self,
-        labels: np.ndarray,
-        batch_size: int,
-        training: bool = False,
-        seed: int = 0,
-        balanced: bool = False,
-        rank: int = 0,
-        devices: int = 1,
-    ) -> None:
-        if len(labels) < devices:
-            raise InputError(f"{len(labels)} clips cannot be shared by {devices} devices. Use fewer devices.")
-        self.labels = labels
-        self.batches = min(-(-len(labels) // batch_size), len(labels) // devices)
-        self.training = training
-        self.seed = seed
-        self.balanced = balanced
-        self.rank = rank
-        self.devices = devices
-        self.epoch = 0
-        self.done = 0
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle; called by the Trainer before each epoch."""
-        self.epoch = epoch
-
-    def order(self) -> np.ndarray:
-        """Return the clips of the current epoch in the order in which they are seen, by all devices together."""
-        count = len(self.labels)
-        if not self.training:
-            return np.arange(count)
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.balanced:
-            weight = 1 / np.bincount(self.labels)[self.labels]
-            return rng.choice(count, count, p=weight / weight.sum())
-        return rng.permutation(count)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self.order()
-        repetition = pd.Series(order).groupby(order).cumcount().to_numpy()
-        views = self.epoch + 2**32 * repetition
-        done, self.done = self.done, 0
-        for batch in np.array_split(np.arange(len(order)), self.batches)[done:]:
-            if self.training:
-                batch = batch[: len(batch) // self.devices * self.devices]
-            yield [(int(views[place]), int(order[place])) for place in batch[self.rank :: self.devices]]
-
-
 def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split a training table into a training and a validation part, stratified by label.
 
@@ -305,7 +228,7 @@ class DFERData(L.LightningDataModule):
         self.test_each_epoch = False
         self.tables: dict[str, pd.DataFrame] = {}
         self.missing: dict[str, str] = {}
-        self.batches_done = 0
+        self.resume: tuple[int, int] | None = None
 
     @abstractmethod
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
@@ -442,17 +365,18 @@ class DFERData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         loader = self.loader("train")
-        loader.sampler.done = self.batches_done
+        loader.sampler.resume, self.resume = self.resume, None
         return loader
 
     def state_dict(self) -> dict[str, int]:
         """Return how much of the epoch is done, so that a run interrupted within it sees the rest."""
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return {"batches_done": done % self.trainer.num_training_batches}
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed % self.trainer.num_training_batches
+        return {"epoch": loop.epoch_progress.current.processed, "batches_done": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue within an epoch."""
-        self.batches_done = state_dict["batches_done"]
+        """Continue where a run was interrupted."""
+        self.resume = state_dict["epoch"], state_dict["batches_done"]
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         if self.test_each_epoch and self.trainer.state.fn == TrainerFn.FITTING:
