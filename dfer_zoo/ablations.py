@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dfer_zoo.crossval import Result, carry_out, folds_of, numbers, recipe, shared_words, spoken, trainings
+from dfer_zoo.crossval import Result, carry_out, folds_of, numbers, recipe, shared_words, trainings
 from dfer_zoo.results import WIDE, percent
 from dfer_zoo.runs import write_text
 
@@ -57,7 +57,7 @@ def compared(table: Mapping[str, Any], found: Sequence[Result]) -> pd.DataFrame:
     by_method = {result.folder.name.rpartition("-")[0]: result for result in found}
     lines = []
     for row in table["rows"]:
-        printed = {"printed_war": row["war"] / 100, "printed_uar": row["uar"] / 100}
+        printed = {f"printed_{name}": round(row[name] / 100, 4) for name in ("war", "uar")}
         named = {"row": row["name"], "method": row["method"], "options": " ".join(option_words(row["options"]))}
         result = by_method.get(row["method"])
         if result is None:
@@ -71,6 +71,16 @@ def compared(table: Mapping[str, Any], found: Sequence[Result]) -> pd.DataFrame:
             }
             lines.append({**named, "rule": rule, "runs": len(result.of(rule)), **measured, **printed})
     return pd.DataFrame(lines)
+
+
+def spoken(mean: float, sd_folds: float | None, sd_seeds: float | None) -> str:
+    """Print a mean with its standard deviation over folds or, for want of them, over seeds; percent.
+
+    >>> spoken(0.6925, None, 0.005)
+    '69.25 ± 0.50'
+    """
+    deviation = sd_seeds if sd_folds is None else sd_folds
+    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
 
 
 def ablation_table(rows: pd.DataFrame, title: str, caption: str) -> Table:
@@ -123,7 +133,6 @@ def ablation(
     """
     content = read_table(table, quick)
     data = data or content["data"]
-    printed = f"{content['data']}, folds {content['folds']}"
     chosen = folds_of(data, folds or (str(content["folds"]) if data == content["data"] else None))
     wanted = []
     for row in content["rows"]:
@@ -136,7 +145,8 @@ def ablation(
         write_text(path, rows.to_csv(index=False))
         write_text(path.with_suffix(".json"), rows.to_json(orient="records", indent=2) + "\n")
         console = Console(width=max(Console().width, WIDE))
+        caption = f"Printed: on {content['data']}, fold {content['folds']}, by the paper's own protocol"
         title = f"{table} on {data}: mean ± standard deviation over folds (seeds, if there is one fold); percent"
-        console.print(ablation_table(rows, title, f"Printed: on {printed}, by the paper's own protocol"))
+        console.print(ablation_table(rows, title, caption))
         console.print(f"Tables: {path}, {path.with_suffix('.json').name}")
     return status

@@ -199,9 +199,11 @@ class Result:
             for place, name in enumerate(("war", "uar"))
         }
 
-    def spoken(self, rule: str, name: str) -> str:
-        """Print WAR or UAR, see `spoken`."""
-        return spoken(**self.spread(rule)[name])
+    def pooled(self, rule: str) -> dict[str, float]:
+        """Return WAR and UAR (0..1) of the clips of all folds together, the mean over the seeds."""
+        clips = self.methods[rule].clips
+        war, uar = statistics.scores([clips["right"]], clips["label"])[0].tolist()
+        return {"war": war, "uar": uar}
 
     def counted(self) -> str:
         """Print the number of runs."""
@@ -210,18 +212,15 @@ class Result:
 
     def json(self) -> dict[str, Any]:
         """Return all of it but the single runs."""
-        return {
-            "runs": sorted(self.rows["run"].unique()),
-            "missing": self.missing,
-            "classes": list(EMOTIONS),
-            "rules": {
-                rule: {
-                    **self.spread(rule),
-                    "pooled": {"recall": method.recall, "confusion": method.confusion.tolist()},
-                }
-                for rule, method in self.methods.items()
-            },
+        rules = {
+            rule: {
+                **self.spread(rule),
+                "pooled": {**self.pooled(rule), "recall": method.recall, "confusion": method.confusion.tolist()},
+            }
+            for rule, method in self.methods.items()
         }
+        runs = sorted(self.rows["run"].unique())
+        return {"runs": runs, "missing": self.missing, "classes": list(EMOTIONS), "rules": rules}
 
     def table(self, rule: str) -> Table:
         """Return the rich table of a rule: a line a run, then what they say together; percent."""
@@ -239,30 +238,20 @@ class Result:
         for label, key in {"mean": "mean", "sd, folds": "sd_folds", "sd, seeds": "sd_seeds"}.items():
             if spread["war"][key] is not None:
                 table.add_row("", label, percent(spread["war"][key]), percent(spread["uar"][key]))
-        war, uar = statistics.scores([method.clips["right"]], method.clips["label"])[0]
-        table.add_row("", "pooled", *map(percent, (war, uar, *method.recall.values())), str(len(method.clips)))
+        shown = map(percent, (*self.pooled(rule).values(), *method.recall.values()))
+        table.add_row("", "pooled", *shown, str(len(method.clips)))
         return table
 
     def draw(self) -> Path:
         """Draw the pooled confusion matrix of each rule; return the file."""
         titles = (
-            f"{self.folder.name}, {self.counted()}\n{rule}: {RULES[rule]}\n"
-            f"WAR {self.spoken(rule, 'war')}\nUAR {self.spoken(rule, 'uar')}"
+            f"{self.folder.name}\n{rule}: {RULES[rule]}\n"
+            f"WAR {percent(self.mean(rule, 'war'))}, UAR {percent(self.mean(rule, 'uar'))} ({self.counted()})"
             for rule in self.methods
         )
         confusions = (method.confusion for method in self.methods.values())
         figure = figures.confusion_matrices(dict(zip(titles, confusions, strict=True)))
         return figures.save(figure, self.folder / "crossval.png")
-
-
-def spoken(mean: float, sd_folds: float | None, sd_seeds: float | None) -> str:
-    """Print a mean with its standard deviation over folds or, for want of them, over seeds; percent.
-
-    >>> spoken(0.6925, None, 0.005)
-    '69.25 ± 0.50'
-    """
-    deviation = sd_seeds if sd_folds is None else sd_folds
-    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
 
 
 def results(jobs: Sequence[Job]) -> list[Result]:

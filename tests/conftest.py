@@ -17,12 +17,11 @@ import torch
 import yaml
 
 from dfer_zoo import jobs
-from dfer_zoo.data import DFEW
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job
 from dfer_zoo.models import DFERModel
-from dfer_zoo.runs import evaluate, write_json, write_text
+from dfer_zoo.runs import evaluate, load_data, write_json, write_text
 
 collect_ignore = ["benchmarks"]
 
@@ -224,10 +223,9 @@ class Done:
 def pretended_run(job: Job, rules: tuple[str, ...] = ("best_val",)) -> None:
     """Write what a run leaves, its predictions random."""
     write_text(job.run / "config.yaml", job.config)
-    root = job.training.words[job.training.words.index("--data.root") + 1]
-    test = DFEW(root, job.training.fold).clips("test")
+    test = load_data(job.run).clips("test")
     for number, rule in enumerate(rules):
-        rng = np.random.default_rng((job.training.fold, job.training.seed, number))
+        rng = np.random.default_rng((job.training.fold or 0, job.training.seed, number))
         table = pd.DataFrame(rng.normal(size=(len(test), 7)), columns=list(EMOTIONS))
         table.insert(0, "clip", test["name"].to_numpy())
         table.insert(1, "label", test["label"].to_numpy())

@@ -122,12 +122,19 @@ def test_all_folds_and_seeds_are_run_once(
 
 
 def test_a_dataset_without_folds_is_repeated_by_seeds(
-    ferv39k_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pretend: list[str], ferv39k_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands, states = listed(command(tmp_path, ferv39k_root, "--seeds", "0-1", data="ferv39k"), capsys)
-    assert len(commands) == 2
-    assert "r3d_18-ferv39k/all-seed0 new" in states
-    assert "r3d_18-ferv39k/all-seed1 new" in states
+    assert main(command(tmp_path, ferv39k_root, "--seeds", "0-2", data="ferv39k")) == 0
+    assert pretend == [f"r3d_18-ferv39k/all-seed{seed}" for seed in range(3)]
+    folder = tmp_path / "r3d_18-ferv39k"
+    wars = [json.loads((folder / f"all-seed{s}/evaluations/test-best_val.json").read_text())["war"] for s in range(3)]
+    found = json.loads((folder / "crossval.json").read_text())["rules"]["best_val"]["war"]
+    assert found == {
+        "mean": pytest.approx(np.mean(wars)),
+        "sd_folds": None,
+        "sd_seeds": pytest.approx(np.std(wars, ddof=1)),
+    }
+    assert "sd, seeds" in capsys.readouterr().out
 
 
 def test_another_recipe_is_another_run(
@@ -188,7 +195,9 @@ def test_results_agree_with_the_predictions(
         for name, values in (("war", scores), ("uar", recalled)):
             assert found[name]["mean"] == pytest.approx(values.mean())
             assert found[name]["sd_folds"] == pytest.approx(values.mean(0).std(ddof=1))
-        assert found["pooled"]["confusion"] == pytest.approx(pooled)
+        assert np.array(found["pooled"]["confusion"]) == pytest.approx(pooled)
+        assert found["pooled"]["war"] == pytest.approx(np.trace(pooled) / pooled.sum())
+        assert found["pooled"]["uar"] == pytest.approx((np.diag(pooled) / pooled.sum(1)).mean())
         assert list(found["pooled"]["recall"].values()) == pytest.approx(np.diag(pooled) / pooled.sum(1))
         assert f"{100 * scores.mean():.2f}" in shown
         rows = pd.read_csv(folder / "crossval.csv").query("rule == @rule").sort_values(["seed", "fold"])

@@ -215,6 +215,7 @@ class DFERModel(L.LightningModule):
                 f"The contrastive loss compares clips within a batch: a step over {parts} accumulated batches is not "
                 f"that of one batch {parts} times as large."
             )
+        self.trainer.fit_loop.setup_data()  # without it, max_steps alone leaves the length of an epoch unknown
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("The schedule needs an end. Set trainer.max_epochs or trainer.max_steps.")
