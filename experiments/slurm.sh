@@ -5,8 +5,8 @@
 #   sbatch --array=1-$(wc -l < jobs.txt) experiments/slurm.sh jobs.txt
 #
 # When all are done, the first line without --list prints the result. With --list it lists only what is missing: write
-# the list again before submitting again. A task that was stopped or requeued continues its run from last.ckpt, so
-# do not ask for --signal: Lightning would write a checkpoint of its own into the current folder, shared by all tasks.
+# the list again before submitting again. At SIGTERM (before the time limit, or at pre-emption) a run saves last.ckpt
+# and ends; requeued or submitted again, it continues from there.
 #
 #SBATCH --job-name=dfer-zoo
 #SBATCH --output=slurm-%A_%a.log
@@ -15,6 +15,7 @@
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
 #SBATCH --requeue
 #
 # One run on several devices: srun starts a process for each of them. For 2 nodes of 4 GPUs:
