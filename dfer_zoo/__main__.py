@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
     "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "report": ("dfer_zoo.page:report", "put everything there is to see of finished runs into one html page"),
     "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
 

@@ -17,7 +17,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a json file whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn the system's refusals to write a file that a person has named into an error that names it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}). Name another file with --out.") from error
 
 
 def is_finished(run: Path) -> bool:
