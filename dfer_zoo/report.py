@@ -289,7 +289,7 @@ def compare(
         if first[0].data == second[0].data
     ]
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)  # commands can be copied
     write_text(Path(out) / "comparison.csv", pd.concat([one.rows for one in comparisons]).to_csv(index=False))
     write_text(Path(out) / "pairs.csv", pd.concat([one.pairs for one in comparisons]).to_csv(index=False))
     paragraphs = "".join(f"- {note}\n" for note in notes)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, is_finished
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, LAST, is_finished
 
 WIDE = 130
 """Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
@@ -67,8 +67,6 @@ def percent(share: float | None) -> str:
     """
     return "-" if share is None else f"{100 * share:.2f}"
 
-
-BEST_TEST = "best_test"
 
 RULES = {
     BEST: "chosen on the validation clips",

@@ -39,7 +39,7 @@ from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
 CONFIG, PROVENANCE, COST = "config.yaml", "provenance.json", "cost.json"
-BEST, LAST = "best_val", "last"
+BEST, LAST, BEST_TEST = "best_val", "last", "best_test"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -135,6 +135,10 @@ def test_equal_methods_do_not_differ() -> None:
     assert mcnemar(right, right) == 1
 
 
+def test_the_observed_answers_count_as_one_of_the_swaps() -> None:
+    assert swap_test(np.ones(50), np.zeros(50), np.zeros(50, int), resamples=99).tolist() == [0.01, 0.01]
+
+
 def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm([0.001, 0.02, 0.04, 0.9]), [0.004, 0.06, 0.08, 0.9])
 
