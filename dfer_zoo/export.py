@@ -113,6 +113,10 @@ class ExportedModel:
         outputs = self._run(np.ascontiguousarray(video.cpu().numpy()))
         return NetOutput(*(torch.from_numpy(output) for output in outputs))
 
+    def to(self, device: torch.device | str) -> "ExportedModel":
+        """Return itself: the runtime decides where it computes, and takes and returns tensors on the CPU."""
+        return self
+
 
 def _open_openvino(path: Path) -> tuple[str | None, Run]:
     import openvino
