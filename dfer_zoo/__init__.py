@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "list_models", "load"]
 __version__ = version("dfer-zoo")
 
-_PLACES = {"list_models": "dfer_zoo.models", "load": "dfer_zoo.models"}
-"""Where the functions of the Python API are; importing them takes seconds, so it waits until one is used."""
+LAZY = {"list_models": "dfer_zoo.models", "load": "dfer_zoo.models"}
+"""The Python API and where it is; importing that takes seconds, so it waits until a name is used."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *LAZY})

@@ -30,6 +30,7 @@ COMMANDS = {
         "fit a temperature to a run's probabilities; draw how reliable they are",
     ),
     "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
+    "report": ("dfer_zoo.page:report", "put everything there is to see of finished runs into one html page"),
     "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
 

@@ -177,7 +177,7 @@ def collect(runs: Sequence[Run]) -> list[Method]:
 
 def _variants(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
     """Tell runs of one name apart by their settings."""
-    settings = [dict(_flatten({key: run.config.get(key) for key in ("model", "data", "trainer")})) for run in runs]
+    settings = [dict(flatten({key: run.config.get(key) for key in ("model", "data", "trainer")})) for run in runs]
     keys = sorted(
         key
         for key in set(settings[0]).intersection(*settings)  # an older version of this project had fewer settings
@@ -193,10 +193,11 @@ def _variants(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
         yield f"{group[0].method} ({shown})" if shown else group[0].method, group
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the json text of everything in a nested mapping."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, json.dumps(value)
 

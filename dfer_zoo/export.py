@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.models import DFERModel
 from dfer_zoo.nets import NetOutput
+from dfer_zoo.runs import writing
 
 INPUT, OUTPUTS = "video", ("logits", "features")
 METADATA = "dfer_zoo"
@@ -112,6 +113,10 @@ class ExportedModel:
         outputs = self._run(np.ascontiguousarray(video.cpu().numpy()))
         return NetOutput(*(torch.from_numpy(output) for output in outputs))
 
+    def to(self, device: torch.device | str) -> "ExportedModel":
+        """Return itself: the runtime decides where it computes, and takes and returns tensors on the CPU."""
+        return self
+
 
 def _open_openvino(path: Path) -> tuple[str | None, Run]:
     import openvino
@@ -172,9 +177,10 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
 
     console = Console(soft_wrap=True)
     temporary = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with console.status(f"Exporting {model.spec['model']}: half a minute for a net of full width"):
+    try:
+        with writing(out), console.status(f"Exporting {model.spec['model']}: half a minute for a net of full width"):
             write = write_onnx if format == "onnx" else write_torch
             write(trace(model), {**model.spec, **CONVENTIONS}, temporary)
         with console.status("Comparing it with the model"):
@@ -186,11 +192,8 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
                     highlight=False,
                 )
         temporary.replace(out)
-    except OSError as error:
-        raise InputError(f"{out} could not be written ({error}). Name another file with --out.") from error
     finally:
-        if temporary.is_file():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
     console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -20,7 +20,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -99,6 +100,19 @@ def quiet_trainer(**options: Any) -> L.Trainer:
     silence_lightning()
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     return L.Trainer(devices=1, **dict.fromkeys(quiet, False), **options)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn the system's refusals to write a file that a person has named into an error that names it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}). Name another file with --out.") from error
 
 
 def is_finished(run: Path) -> bool:

@@ -35,7 +35,7 @@ def test_every_name_is_there() -> None:
     for name in dfer_zoo.__all__:
         assert getattr(dfer_zoo, name)
         assert name in dir(dfer_zoo)
-    assert set(dfer_zoo._PLACES) < set(dfer_zoo.__all__)
+    assert set(dfer_zoo.LAZY) < set(dfer_zoo.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         dfer_zoo.lod  # noqa: B018
 
