@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
         # from a loader's process, the message comes behind that process' traceback
-        console.print(str(error).rpartition(f"{type(error).__name__}: ")[2].strip(), markup=False, highlight=False)
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
         return 2
 
 

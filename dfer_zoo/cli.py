@@ -23,9 +23,9 @@ from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, LeftOut, MetricsCSV, choose_version, write_json
 
-TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color"}
+TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color", "on_error"}
 """Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}
@@ -86,6 +86,7 @@ class DFERCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
             folder, name = self._training_folder(), "-".join([f"test-{BEST}", *self._limits()])
+            callbacks.append(LeftOut(folder))
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
                 kwargs["logger"] = [MetricsCSV(folder), tensorboard]
@@ -193,6 +194,8 @@ def run(args: list[str]) -> None:
         "Be aware that when using `ckpt_path`",
         ".*does not have many workers",
         ".*isinstance",
+        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
+        "Grad strides do not match bucket view",
     ):
         warnings.filterwarnings("ignore", message=harmless)
     try:

@@ -5,6 +5,7 @@
     runs/<model>-<data>/<version>/
       config.yaml                          everything needed to repeat the run
       provenance.json                      each start: command, seed, clips, versions, commit, machine
+      left_out.csv                         training clips that could not be read, with on_error: skip
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
@@ -28,11 +29,12 @@ import torch.distributed as dist
 import yaml
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from dfer_zoo import data
 from dfer_zoo.data import DFERData
-from dfer_zoo.errors import InputError
+from dfer_zoo.data.base import MOST_LEFT_OUT
+from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
 CONFIG, PROVENANCE, COST = "config.yaml", "provenance.json", "cost.json"
@@ -40,11 +42,19 @@ BEST, LAST = "best_val", "last"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all: to a temporary name, then renamed.
+
+    Raises:
+        InputError: it cannot be written; an older file of the same name is intact.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}. Make room or choose another folder.") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -159,6 +169,48 @@ class MetricsCSV(Logger):
     def finalize(self, status: str) -> None:
         """Write the file a last time."""
         self.save()
+
+
+class LeftOut(L.Callback):
+    """List the training clips that were left out, with ``on_error: skip``, in the run's ``left_out.csv``.
+
+    Args:
+        folder: the run folder. On several devices each lists what it has met, device n > 0 in ``left_out-n.csv``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reasons: dict[str, str] = {}
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        """List the clips that are missing."""
+        self._add(trainer, trainer.datamodule.missing)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, model: L.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
+        """List the clips of the batch that could not be read.
+
+        Raises:
+            DataError: more clips than `MOST_LEFT_OUT` allows.
+        """
+        self._add(trainer, batch.left_out)
+
+    def _add(self, trainer: L.Trainer, reasons: Mapping[str, str]) -> None:
+        new = {clip: reason for clip, reason in reasons.items() if clip not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        path = self.folder / (f"left_out-{trainer.global_rank}.csv" if trainer.global_rank else "left_out.csv")
+        write_text(path, pd.DataFrame(self.reasons.items(), columns=["clip", "reason"]).to_csv(index=False))
+        for clip, reason in new.items():
+            rank_zero_warn(f"Left out of training: {clip} ({reason})")
+        clips = len(trainer.datamodule.clips("train")) + len(trainer.datamodule.missing)
+        if len(self.reasons) > MOST_LEFT_OUT * clips:
+            raise DataError(
+                f"{len(self.reasons)} of {clips} training clips had to be left out, more than {MOST_LEFT_OUT:.0%}. "
+                f"{path} lists them: mend the data."
+            )
 
 
 class EvaluationWriter(L.Callback):

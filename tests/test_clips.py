@@ -1,10 +1,12 @@
 """A table of clips of one's own: folders of frames and videos, and nothing outside the root."""
 
+import csv
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import content, write_clip
 from hypothesis import example, given, settings
@@ -167,6 +169,53 @@ def test_a_folder_without_anything(tmp_path):
         Clips(str(tmp_path)).setup("fit")
     with pytest.raises(DataError, match=r"no folder .*nowhere.*Pass a folder with videos"):
         Clips(str(tmp_path / "nowhere")).setup("predict")
+
+
+HOSTILE = [
+    "a b",
+    "it's",
+    'say "cheese"',
+    "two\nlines",
+    "comma, semicolon; tab\t",
+    "表情",
+    "é",
+    "-rf *",
+    "$(touch x)",
+    "{0}",
+]
+
+
+def test_names_with_any_characters(tmp_path):
+    with (tmp_path / "clips.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        rows.writerows([name, EMOTIONS[i % 7], "train"] for i, name in enumerate(HOSTILE))
+    for i, name in enumerate(HOSTILE):
+        write_clip(tmp_path / name, ["1.jpg"], color=i % 7)
+    data = Clips(str(tmp_path), size=16, workers=0)
+    table = pd.concat([data.clips("train"), data.clips("val")])
+    assert set(table["name"]) == set(HOSTILE)
+    for split in ("train", "val"):
+        dataset = data.dataset(split)
+        for index, name in enumerate(dataset.names):
+            assert dataset.labels[index] == HOSTILE.index(name) % 7
+            assert dataset.clip(index).shape == (16, 16, 16, 3)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/\xff\xfe.mp4"
+    Path(os.fsdecode(folder)).write_bytes(b"")
+    with pytest.raises(DataError, match="not UTF-8"):
+        Clips(str(tmp_path)).setup("predict")
+
+
+def test_links_in_a_circle_are_refused(own_clips):
+    (own_clips / "round").symlink_to(own_clips / "about")
+    (own_clips / "about").symlink_to(own_clips / "round")
+    with (own_clips / "clips.csv").open("a") as file:
+        file.write("round,Sad,train\n")
+    with pytest.raises(DataError, match="round"):
+        Clips(str(own_clips)).setup("fit")
 
 
 @settings(deadline=None)

@@ -1,5 +1,7 @@
 """What every dataset shares: the validation split, the batches, reproducible randomness, the loaders."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from dfer_zoo.data import DFEW
 from dfer_zoo.data.base import ClipBatches, ClipDataset, split_validation
-from dfer_zoo.errors import InputError
+from dfer_zoo.errors import DataError, InputError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -256,3 +258,74 @@ def test_a_clip_drawn_again_looks_different(dfew_root):
     views = [view for view, index in batch if index == 30]
     assert len(views) > 2
     assert len(set(views)) == len(views)
+
+
+def damage(root: Path, names: list[str]) -> None:
+    """Make the frames of DFEW's clips unreadable."""
+    for name in names:
+        for frame in (root / "Clip" / "clip_224x224" / name).iterdir():
+            frame.write_bytes(b"no picture")
+
+
+def test_a_damaged_training_clip_stops_or_is_left_out(own_dfew: Path) -> None:
+    names = DFEW(own_dfew).clips("train")["name"].tolist()
+    damage(own_dfew, names[:1])
+    batch = [(0, 0), (0, 1), (0, 2)]
+    with pytest.raises(DataError, match="is not a readable image"):
+        DFEW(own_dfew, size=16).dataset("train")[batch]
+    mended = DFEW(own_dfew, size=16, on_error="skip").dataset("train")[batch]
+    whole = DFEW(own_dfew, size=16).dataset("train")[batch[1:]]
+    assert mended.name == [names[1], names[2], names[1]]
+    assert torch.equal(mended.video, whole.video[[0, 1, 0]])
+    assert torch.equal(mended.label, whole.label[[0, 1, 0]])
+    assert list(mended.left_out) == names[:1]
+    assert "is not a readable image" in mended.left_out[names[0]]
+    assert whole.left_out == {}
+
+
+def test_a_batch_without_a_readable_clip_stops_even_then(own_dfew: Path) -> None:
+    names = DFEW(own_dfew).clips("train")["name"].tolist()
+    damage(own_dfew, names[:2])
+    with pytest.raises(DataError, match="None of the 2 clips"):
+        DFEW(own_dfew, size=16, on_error="skip").dataset("train")[[(0, 0), (0, 1)]]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluated_clip_is_never_left_out(split: str, own_dfew: Path) -> None:
+    data = DFEW(own_dfew, size=16, on_error="skip")
+    damage(own_dfew, data.clips(split)["name"].tolist()[:1])
+    with pytest.raises(DataError, match="is not a readable image"):
+        data.dataset(split)[[(0, 0)]]
+
+
+def test_missing_training_clips_are_left_out_up_to_a_share(own_dfew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DFEW(own_dfew)
+    first = before.clips("train")["name"].iloc[0]
+    shutil.rmtree(own_dfew / "Clip" / "clip_224x224" / first)
+    with pytest.raises(DataError, match=f"missing or have no frames: {first}"):
+        DFEW(own_dfew, on_error="skip").clips("train")  # 2 %
+    monkeypatch.setattr("dfer_zoo.data.base.MOST_LEFT_OUT", 0.03)
+    with pytest.raises(DataError, match="missing"):
+        DFEW(own_dfew).clips("train")
+    data = DFEW(own_dfew, on_error="skip")
+    assert data.clips("train")["name"].tolist() == before.clips("train")["name"].tolist()[1:]
+    assert data.clips("val")["name"].tolist() == before.clips("val")["name"].tolist()
+    assert data.missing == {first: "missing or without frames"}
+
+
+def test_training_on_test_clips_is_refused(own_dfew: Path) -> None:
+    train, test = (
+        own_dfew / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv" for part in ("train", "test")
+    )
+    train.write_text(train.read_text() + test.read_text().splitlines()[1] + "\n")
+    data = DFEW(own_dfew)
+    with pytest.raises(DataError, match=r"1 test clips under .* are training clips too, first '0"):
+        data.setup("fit")
+    data.setup("test")
+
+
+def test_a_class_without_training_clips_is_said(own_dfew: Path) -> None:
+    train = own_dfew / "EmoLabel_DataSplit" / "train(single-labeled)" / "set_1.csv"
+    train.write_text("".join(line for line in train.read_text().splitlines(True) if not line.endswith(",3\n")))
+    with pytest.warns(UserWarning, match="No training clip under .* shows Neutral"):
+        DFEW(own_dfew).setup("fit")

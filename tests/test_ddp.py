@@ -54,7 +54,7 @@ class FixedClips(L.LightningDataModule):
         size = 8 // self.trainer.world_size
         share = slice(self.trainer.global_rank * size, (self.trainer.global_rank + 1) * size)
         batches = [
-            Batch(clips[share], torch.tensor(labels)[share], list("abcdefgh")[share])
+            Batch(clips[share], torch.tensor(labels)[share], list("abcdefgh")[share], {})
             for clips, labels in zip(video, self.labels, strict=True)
         ]
         return DataLoader(batches, batch_size=None)

@@ -3,6 +3,9 @@
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from test_cli import different, weights, words
+from test_cli import checkpoint_of, different, weights, words
 
 from dfer_zoo import models
 from dfer_zoo.__main__ import main
@@ -120,6 +123,46 @@ def test_a_signal_is_answered_after_the_batch_in_hand(
     assert saved["global_step"] == step + 1
     assert main(line) == 0
     assert_same(run, whole["r3d_18"])
+
+
+@pytest.mark.slow
+def test_two_nodes_stop_and_continue_together(dfew_root: Path, tmp_path: Path) -> None:
+    def start(runs: Path) -> list[subprocess.Popen]:
+        """Start one process on each of two nodes, as on a cluster, over the loopback device."""
+        more = ("--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu")
+        line = [*run_words("r3d_18", dfew_root, runs), *more]
+        line[line.index("--checkpoint_minutes=0")] = "--checkpoint_minutes=60"
+        line[line.index("--trainer.max_epochs=3")] = "--trainer.max_epochs=12"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        rendezvous = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return [
+            subprocess.Popen([*torchrun, f"--node_rank={rank}", "-m", "dfer_zoo", *line], env=environment)
+            for rank in range(2)
+        ]
+
+    def finish(nodes: list[subprocess.Popen]) -> list[int]:
+        try:
+            return [node.wait(timeout=300) for node in nodes]
+        finally:
+            for node in nodes:
+                node.kill()
+
+    run = Path("r3d_18-dfew") / "fold1-seed0"
+    assert finish(start(tmp_path / "whole")) == [0, 0]
+    nodes = start(tmp_path / "stopped")
+    while not (tmp_path / "stopped" / run / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.05)
+    for node in nodes:
+        node.send_signal(signal.SIGTERM)  # torchrun hands it on
+    assert 0 not in finish(nodes)
+    assert not is_finished(tmp_path / "stopped" / run)
+    assert checkpoint_of(tmp_path / "stopped" / run)["global_step"] < 12 * 4
+    assert finish(start(tmp_path / "stopped")) == [0, 0]
+    assert_same(tmp_path / "stopped" / run, tmp_path / "whole" / run)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(

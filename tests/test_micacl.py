@@ -203,7 +203,9 @@ class RandomClips(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         generator = torch.Generator().manual_seed(0)
         video = torch.randint(0, 256, (2, 4, 3, 16, 32, 32), generator=generator, dtype=torch.uint8)
-        return DataLoader([Batch(clips, torch.tensor([0, 0, 3, 6]), list("abcd")) for clips in video], batch_size=None)
+        return DataLoader(
+            [Batch(clips, torch.tensor([0, 0, 3, 6]), list("abcd"), {}) for clips in video], batch_size=None
+        )
 
 
 def make_model(**options: object) -> MICACL:

@@ -1,6 +1,7 @@
 """What every model shares: options, the schedule, checkpoints, and errors that name the clips."""
 
 import math
+import os
 from pathlib import Path
 
 import lightning as L
@@ -42,7 +43,7 @@ class RandomClips(L.LightningDataModule):
         video = torch.randint(
             0, 256, (4, 4, 3, 4, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
         )
-        return [Batch(clips, LABELS, [f"clip {i}" for i in range(4)]) for clips in video]
+        return [Batch(clips, LABELS, [f"clip {i}" for i in range(4)], {}) for clips in video]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.batches(), batch_size=None)
@@ -118,8 +119,29 @@ def test_checkpoint_of_an_unknown_or_other_model_is_refused(tmp_path: Path) -> N
         models.load(path)
     state = {**content["state_dict"], "net.fc.bias": torch.zeros(3)}
     torch.save({**content, "state_dict": state}, path)
-    with pytest.raises(CheckpointError, match="do not fit Baseline"):
+    with pytest.raises(CheckpointError, match="do not fit this version's Baseline"):
         models.load(path)
+
+
+def test_a_checkpoint_of_other_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    fit(TINY["Baseline"]()).save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    labels = content["dfer_zoo"]["labels"][::-1]
+    torch.save({**content, "dfer_zoo": {**content["dfer_zoo"], "labels": labels}}, path)
+    with pytest.raises(CheckpointError, match="answers with the labels"):
+        models.read_checkpoint(path)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {tmp_path / 'sprung'}",)
+
+    torch.save({"dfer_zoo": Trap()}, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match="not a file of PyTorch weights"):
+        models.load(tmp_path / "model.ckpt")
+    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize("name", ["pth", "DFERModel", "load", "Path"])

@@ -10,9 +10,11 @@ import pytest
 from conftest import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dfer_zoo.data import sampling
 from dfer_zoo.data.reading import FrameFolder, VideoFile, count_packets, list_frames, natural_key, read_image
+from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.errors import DataError
 
 IDENTITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -90,6 +92,43 @@ def test_a_vanished_frame_is_named(tmp_path):
 def test_a_grey_picture_has_three_channels(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 9), 77, np.uint8))
     assert (read_image(tmp_path / "grey.png") == np.full((8, 9, 3), 77)).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png"), ("1", "bmp")]
+)
+def test_pictures_of_other_modes_look_as_in_any_viewer(tmp_path, mode, suffix):
+    red, green, blue = np.meshgrid(np.linspace(0, 255, 32), np.linspace(0, 255, 24), [90.0])
+    picture = Image.fromarray(np.dstack([red, green, blue]).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / f"picture.{suffix}", **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
+    difference = read_image(tmp_path / f"picture.{suffix}") - np.asarray(picture.convert("RGB"), float)
+    assert np.abs(difference).mean() < 3
+
+
+def test_a_picture_of_16_bits_a_channel(tmp_path):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    cv2.imwrite(str(tmp_path / "deep.png"), values)
+    assert (read_image(tmp_path / "deep.png") == (values // 257)[..., None]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3000, 4000)])
+def test_tiny_and_huge_pictures_become_clips(tmp_path, size):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((*size, 3), 99, np.uint8))
+    frame = read_image(tmp_path / "1.png")
+    assert frame.shape == (*size, 3)
+    assert (Evaluation(32)([frame]) == 99).all()
+    assert Augmentation(32)([frame], np.random.default_rng(0)).shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.95])
+def test_a_jpeg_file_that_is_cut_off_is_named(tmp_path, kept):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    encoded = cv2.imencode(".jpg", noise)[1].tobytes()
+    (tmp_path / "9.jpg").write_bytes(encoded + b" written behind the end by a camera")
+    read_image(tmp_path / "9.jpg")
+    (tmp_path / "9.jpg").write_bytes(encoded[: int(kept * len(encoded))])
+    with pytest.raises(DataError, match=r"9\.jpg .* is not a readable image"):
+        read_image(tmp_path / "9.jpg")
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mpeg4"), (".mp4", "libx264"), (".mkv", "mpeg4")])

@@ -57,6 +57,21 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["result.json"]
 
 
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"war": 0.5})
+
+    def full(file: Path, text: str, encoding: str) -> None:
+        file.write_bytes(text[:3].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match=r"result\.json cannot be written: No space left"):
+        write_json(path, {"war": 0.6})
+    assert json.loads(path.read_text()) == {"war": 0.5}
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
 def test_metrics_of_a_step_share_a_row(tmp_path: Path) -> None:
     logger = MetricsCSV(tmp_path)
     logger.log_metrics({"train_loss": 2.0, "epoch": 0}, step=1)

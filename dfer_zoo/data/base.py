@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -21,6 +22,9 @@ from dfer_zoo.errors import DataError, InputError
 
 Split = Literal["train", "val", "test", "predict"]
 
+MOST_LEFT_OUT = 0.01
+"""Share of the training clips that ``on_error: skip`` may leave out."""
+
 
 class Batch(NamedTuple):
     """What a loader yields and `DFERModel.losses` takes."""
@@ -31,6 +35,8 @@ class Batch(NamedTuple):
     """``(B,)`` int64, ids of `EMOTIONS`; -1 where the clip has no label."""
     name: list[str]
     """The clips' names in their dataset."""
+    left_out: dict[str, str]
+    """Clips that could not be read and what was wrong; another clip of the batch stands in for each."""
 
 
 class ClipDataset(Dataset):
@@ -47,6 +53,7 @@ class ClipDataset(Dataset):
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
         shuffle_frames: destroy the order of time.
+        leave_out: let another clip of the batch stand in for one that cannot be read.
         seed: of all that is random.
     """
 
@@ -57,6 +64,7 @@ class ClipDataset(Dataset):
         transform: Augmentation | Evaluation,
         random_frames: bool = False,
         shuffle_frames: bool = False,
+        leave_out: bool = False,
         seed: int = 0,
     ) -> None:
         self.names = clips["name"].tolist()
@@ -66,6 +74,7 @@ class ClipDataset(Dataset):
         self.transform = transform
         self.random_frames = random_frames
         self.shuffle_frames = shuffle_frames
+        self.leave_out = leave_out
         self.seed = seed
 
     def __len__(self) -> int:
@@ -86,13 +95,30 @@ class ClipDataset(Dataset):
         return self.transform(frames, rng)
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
-        """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them."""
-        video = np.stack([self.clip(index, view) for view, index in batch])
-        indices = [index for _, index in batch]
+        """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them.
+
+        Raises:
+            DataError: a clip that cannot be read; with `leave_out`, a batch without a clip that can be.
+        """
+        clips: list[np.ndarray] = []
+        indices: list[int] = []
+        left_out: dict[str, str] = {}
+        for view, index in batch:
+            try:
+                clips.append(self.clip(index, view))
+                indices.append(index)
+            except DataError as error:
+                if not self.leave_out:
+                    raise
+                left_out[self.names[index]] = str(error)
+        if not clips:
+            raise DataError(f"None of the {len(batch)} clips of a batch can be read: {next(iter(left_out.values()))}")
+        places = [place % len(clips) for place in range(len(batch))]  # as many on every device
         return Batch(
-            torch.from_numpy(video).permute(0, 4, 1, 2, 3),  # a view: channels last in memory
-            torch.from_numpy(self.labels[indices]),
-            [self.names[i] for i in indices],
+            torch.from_numpy(np.stack([clips[i] for i in places])).permute(0, 4, 1, 2, 3),  # channels last in memory
+            torch.from_numpy(self.labels[[indices[i] for i in places]]),
+            [self.names[indices[i]] for i in places],
+            left_out,
         )
 
 
@@ -215,6 +241,8 @@ class DFERData(L.LightningDataModule):
         hue: strength of hue jitter in training, in turns (at most 0.5).
         color: ``affine`` (one linear colour map a clip, fast) or ``exact`` (torchvision's operations).
         shuffle_frames: shuffle the frames of clips at evaluation: what a model loses by it, it knew from time.
+        on_error: ``raise`` stops at a training clip that is missing or damaged; ``skip`` leaves it out, lists it in the
+            run's ``left_out.csv``, and stops above 1 % of the clips. Clips that are evaluated always raise.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
     """
@@ -239,6 +267,7 @@ class DFERData(L.LightningDataModule):
         hue: float = 0.1,
         color: Literal["affine", "exact"] = "affine",
         shuffle_frames: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
         workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -255,9 +284,10 @@ class DFERData(L.LightningDataModule):
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.shuffle_frames, self.workers, self.seed = shuffle_frames, workers, seed
+        self.shuffle_frames, self.on_error, self.workers, self.seed = shuffle_frames, on_error, workers, seed
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.tables: dict[str, pd.DataFrame] = {}
+        self.missing: dict[str, str] = {}
         self.batches_done = 0
 
     @abstractmethod
@@ -283,22 +313,31 @@ class DFERData(L.LightningDataModule):
         if split not in self.tables:
             if split in ("train", "val"):
                 both = self._with_sources(self.read_split("train"))
-                parts = split_validation(both, self.val_fraction, self.split_seed)
-                self.tables.update(zip(("train", "val"), parts, strict=True))
+                train, val = split_validation(both, self.val_fraction, self.split_seed)
+                if self.on_error == "raise":
+                    self._demand(both)
+                self._demand(val)
+                self._demand(train, MOST_LEFT_OUT)
+                missing = train["source"].isna()
+                self.missing = dict.fromkeys(train["name"][missing], "missing or without frames")
+                self.tables.update(train=train[~missing].reset_index(drop=True), val=val)
             else:
                 self.tables[split] = self._with_sources(self.read_split(split))
+                self._demand(self.tables[split])
         return self.tables[split]
 
     def _with_sources(self, clips: pd.DataFrame) -> pd.DataFrame:
-        sources = self.sources(clips["name"].tolist())
-        missing = [name for name, source in zip(clips["name"], sources, strict=True) if source is None]
-        if missing:
+        return clips.assign(source=pd.Series(self.sources(clips["name"].tolist()), clips.index, dtype=object))
+
+    def _demand(self, clips: pd.DataFrame, missing_share: float = 0.0) -> None:
+        """Raise DataError where more than a share of the clips has no source."""
+        missing = clips["name"][clips["source"].isna()].tolist()
+        if len(missing) > missing_share * len(clips):
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise DataError(
                 f"{len(missing)} of {len(clips)} clips under {self.root} are missing or have no frames: {shown}. "
                 f"Run `dfer-zoo check {type(self).__name__.lower()} --root {self.root}` for the whole list."
             )
-        return clips.assign(source=sources)
 
     @property
     def class_counts(self) -> list[int]:
@@ -310,6 +349,20 @@ class DFERData(L.LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
+        if stage == "fit":
+            self._check_training_clips()
+
+    def _check_training_clips(self) -> None:
+        test = set(self.read_split("test")["name"])
+        seen = [name for split in ("train", "val") for name in self.clips(split)["name"] if name in test]
+        if seen:
+            raise DataError(
+                f"{len(seen)} test clips under {self.root} are training clips too, first {seen[0]!r}. Take them out of "
+                "one of the two lists; `dfer-zoo check` shows more."
+            )
+        absent = [name for name, count in zip(self.label_names, self.class_counts, strict=True) if count == 0]
+        if absent:
+            rank_zero_warn(f"No training clip under {self.root} shows {', '.join(absent)}: the model cannot learn it.")
 
     def dataset(self, split: Split) -> ClipDataset:
         """Return the clips of a split, decoded: augmented for ``train``, deterministic otherwise."""
@@ -321,6 +374,7 @@ class DFERData(L.LightningDataModule):
             transform,
             random_frames=training,
             shuffle_frames=self.shuffle_frames and not training,
+            leave_out=training and self.on_error == "skip",
             seed=self.seed,
         )
 

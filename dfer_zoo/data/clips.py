@@ -81,6 +81,9 @@ class Clips(DFERData):
             found = sorted(
                 entry.name for entry in entries if entry.is_dir() or entry.name.lower().endswith(VIDEO_SUFFIXES)
             )
+        for name in found:
+            if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that Python could not decode
+                raise DataError(f"{self.root} holds a name that is not UTF-8: {name!r}. Rename it.")
         names = [name for name, source in zip(found, self.sources(found), strict=True) if source is not None]
         if not names:
             raise DataError(
@@ -92,7 +95,11 @@ class Clips(DFERData):
     def _inside(self, path: str, where: str) -> str:
         if not path or "\0" in path:
             raise DataError(f"{where}: the path is empty or not a path.")
-        if not self.allow_outside and not (self.root / path).resolve().is_relative_to(self.root.resolve()):
+        try:
+            inside = (self.root / path).resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
+        if not self.allow_outside and not inside:
             raise DataError(
                 f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
             )

@@ -90,7 +90,7 @@ def read_image(path: Path) -> np.ndarray:
     """Decode an image file to ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        DataError: missing, unreadable or not an image.
+        DataError: missing, unreadable, not an image, or cut off.
     """
     try:
         encoded = np.fromfile(path, dtype=np.uint8)

@@ -1,6 +1,7 @@
 """Read the datasets' own split files strictly: a table, or a `DataError` that names the line."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def read_text(path: Path) -> str:
         DataError: missing, unreadable or not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")  # line breaks as they are: a file's name may hold one
     except OSError as error:
         raise DataError(f"The split file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -26,15 +27,16 @@ def read_text(path: Path) -> str:
 def read_csv(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, row) of a csv with a header; rows hold the columns by lower-case name, stripped.
 
-    Commas and semicolons both work as separators, LF and CRLF as line ends; empty lines are passed over.
+    Commas and semicolons both work as separators, LF and CRLF as line ends, line breaks within quotes are part of a
+    cell; empty lines are passed over.
 
     Raises:
         DataError: a missing column, a row with another number of cells, or no csv at all.
     """
-    lines = read_text(path).splitlines()
-    header_line = lines[0] if lines else ""
+    text = read_text(path)
+    header_line = text.splitlines()[0] if text else ""
     delimiter = ";" if ";" in header_line and "," not in header_line else ","
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [column.strip().lower() for column in next(rows, [])]
         missing = [column for column in required if column not in header]

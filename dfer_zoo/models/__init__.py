@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.models.base import DFERModel
 from dfer_zoo.models.baselines import Baseline
@@ -18,11 +19,14 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """Read a checkpoint written in training, without running any code of the file.
 
     Raises:
-        CheckpointError: no such file, damaged, or not a checkpoint of this project.
+        CheckpointError: no such file, damaged, not a checkpoint of this project, or one of other labels.
     """
     content = read_weights(checkpoint)
     if "dfer_zoo" not in content:
         raise CheckpointError(f"{checkpoint} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
+    labels = content["dfer_zoo"]["labels"]
+    if tuple(labels) != EMOTIONS:
+        raise CheckpointError(f"{checkpoint} answers with the labels {labels}; this version has {list(EMOTIONS)}.")
     return content
 
 
@@ -50,6 +54,9 @@ def load(checkpoint: str | Path) -> DFERModel:
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise CheckpointError(f"The weights in {checkpoint} do not fit {spec['model']}: {str(error)[:300]}") from error
+        raise CheckpointError(
+            f"The weights in {checkpoint}, made by version {spec['version']}, do not fit this version's "
+            f"{spec['model']}: {str(error)[:300]}"
+        ) from error
     model.spec = spec
     return model.eval()
