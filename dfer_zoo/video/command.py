@@ -135,7 +135,7 @@ def recognize_file(
         people = {number: rows for number, rows in table.groupby("person")}
         moments = {i: windows[i] for rows in people.values() for i in strongest(rows)}
         picture = None
-        if settings["annotate"]:
+        if settings["annotate"] and people:
             picture = folder / ("annotated.mp4" if footage.end else "annotated.png")
         strips = draw_video(Annotation(footage, windows, table), moments, picture, begin("drawing", footage.end))
     labels, end = model.spec["labels"], footage.end

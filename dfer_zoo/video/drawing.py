@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dfer_zoo import figures
+from dfer_zoo.data.transforms import GREY
 from dfer_zoo.video.cropping import Square, crop
 from dfer_zoo.video.footage import Footage, Progress, frames_of
 from dfer_zoo.video.windows import Window
@@ -18,7 +19,7 @@ from dfer_zoo.video.windows import Window
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
-MOMENTS, STRIP = 8, 6
+MOMENTS, STRIP = 8, 5
 """Windows on a contact sheet, and frames shown of each."""
 STRIP_SIZE = 112
 """Side of a frame on a contact sheet, in pixels."""
@@ -87,15 +88,12 @@ def draw_contact_sheet(
         title: above the picture.
         path: PNG to write.
     """
-    figure, axes = figures.new_figure(len(strips), 2, 7, 0.5 + 0.95 * len(strips))
+    figure, axes = figures.new_figure(len(strips), 2, 7, 0.55 + 0.85 * len(strips))
     for (pictured, said), (index, strip) in zip(axes, strips.items(), strict=True):
         row = table.loc[index]
         figures.clip_strip(strip, pictured)
-        pictured.set_title(
-            f"{clock(row['start'])} to {clock(row['end'])}: {row['label']}, {100 * row['confidence']:.0f} %",
-            fontsize=7,
-            loc="left",
-        )
+        when = f"{clock(row['start'])} to {clock(row['end'])}" if row["end"] else "still picture"
+        pictured.set_title(f"{when}: {row['label']}, {100 * row['confidence']:.0f} %", fontsize=7, loc="left")
         figures.probability_bars(row[list(labels)].to_numpy(float), -1, said, labels)
         said.tick_params(labelsize=5)
     axes[-1, 1].set_xlabel("probability, percent", fontsize=7)
@@ -146,25 +144,25 @@ class Annotation:
 
     def draw(self, picture: np.ndarray, time: float, scale: float) -> None:
         """Draw on a frame ``(H, W, 3)`` that was shrunk by `scale`."""
-        height = picture.shape[0]
-        width, size = max(1, round(height / 240)), max(0.4, height / 700)
+        width = max(1, round(picture.shape[0] / 240))
         for number, square, said in self.at(time):
             color = PERSON_COLORS[(number - 1) % len(PERSON_COLORS)]
             corners = scale * square.corners()
             cv2.polylines(picture, [corners.round().astype(np.int32)], True, color, width, cv2.LINE_AA)
+            size = float(np.clip(scale * square.side / 250, 0.4, 0.8))
             label(picture, said, (corners[:, 0].min(), corners[:, 1].min()), size, color)
 
 
 def label(
     picture: np.ndarray, text: str, corner: tuple[float, float], size: float, color: tuple[int, int, int]
 ) -> None:
-    """Write white text on a ground of a colour, above a corner, or as near to it as the picture has room."""
+    """Write text on a ground of a colour, above a corner, or as near to it as the picture has room."""
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     x = int(np.clip(corner[0], 0, max(picture.shape[1] - width - 4, 0)))
     y = int(np.clip(corner[1], height + below + 2, picture.shape[0]))
     cv2.rectangle(picture, (x, y - height - below - 2), (x + width + 4, y), color, cv2.FILLED)
-    white = (255, 255, 255)
-    cv2.putText(picture, text, (x + 2, y - below), cv2.FONT_HERSHEY_SIMPLEX, size, white, 1, cv2.LINE_AA)
+    ink = (255, 255, 255) if np.dot(color, GREY) < 140 else (0, 0, 0)
+    cv2.putText(picture, text, (x + 2, y - below), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
 
 
 def draw_video(

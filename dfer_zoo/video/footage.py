@@ -62,7 +62,7 @@ class Footage:
         looks: ``(m,)`` seconds of the frames in which faces were searched for.
         people: the stretches of time in which each person is seen, by first appearance.
         chance: faces that were found too seldom to be followed.
-        shape: height and width of the frames in pixels.
+        shape: height and width of the last frame in pixels.
     """
 
     path: Path
@@ -108,21 +108,24 @@ def look_through(
         progress(waiting[-1][0])
         waiting.clear()
 
-    shape = (0, 0)
-    for time, frame in frames_of(path):
-        times.append(time)
-        if looks and time - looks[-1] < LOOK_SECONDS:
-            continue
-        picture = frame()
+    def take(time: float, picture: np.ndarray) -> None:
         if waiting and picture.shape != waiting[0][1].shape:  # some recordings change their size
             look()
-        shape = picture.shape[:2]
         looks.append(time)
         waiting.append((time, picture))
         if len(waiting) == LOOKS_AT_ONCE:
             look()
-    if not times:
+
+    frame = None
+    for time, frame in frames_of(path):
+        times.append(time)
+        if not looks or time - looks[-1] > LOOK_SECONDS - 1e-3:  # time stamps are rounded
+            take(time, frame())
+    if frame is None:
         raise DataError(f"{path} has no readable video frame. Is the file complete?")
+    picture = frame()
+    if looks[-1] < times[-1]:  # whoever is still there in the last frame is there to the end
+        take(times[-1], picture)
     if waiting:
         look()
     end = 0.0 if is_image(path) else times[-1] + float(np.median(np.diff(times))) if len(times) > 1 else times[-1]
@@ -136,7 +139,7 @@ def look_through(
         seen,
         [spans_of(track, seen, end, upright) for track in tracks],
         len(tracker.tracks) - len(tracks),
-        shape,
+        picture.shape[:2],
     )
 
 
