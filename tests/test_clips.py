@@ -176,7 +176,7 @@ HOSTILE = [
     "it's",
     'say "cheese"',
     "two\nlines",
-    "comma, semicolon; tab\t",
+    "comma, semicolon;\ttab",
     "表情",
     "é",
     "-rf *",
