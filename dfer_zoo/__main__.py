@@ -20,7 +20,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
     "recognize": ("dfer_zoo.video.command:recognize", "say what the faces in videos of your own seem to express"),
-    "crop": ("dfer_zoo.video.dataset:crop", "make aligned face clips of labelled videos, to train on"),
+    "crop": ("dfer_zoo.video.dataset:crop_videos", "make aligned face clips of labelled videos, to train on"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
 }
 

@@ -147,8 +147,8 @@ def decode_video(path: str) -> Iterator[Callable[[], np.ndarray]]:
 def timed_frames(path: str) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """Decode a video as `decode_video` does, each frame with the second at which it is shown.
 
-    Times are the file's own, which need not be evenly spaced; they start at 0 and rise strictly. A frame without a time,
-    or with one that does not rise, comes one average frame after the last.
+    Times are the file's own, which need not be evenly spaced; they start at 0 and rise strictly. A frame without a
+    time, or with one that does not rise, comes one average frame after the last.
 
     Raises:
         DataError: not a video, or without a video stream.

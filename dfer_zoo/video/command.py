@@ -40,8 +40,8 @@ def recognize(
     """Classify the apparent expression of everybody in videos, or in still pictures as clips of one frame.
 
     For each file a folder in `out`: annotated.mp4 (without sound), recognition.json, and for each person timeline.csv,
-    timeline.json, timeline.png and moments.png, the most confident segments. A folder appears when it is whole: the same
-    words do again what was interrupted, and leave what is done as it is.
+    timeline.json, timeline.png and moments.png, the most confident segments. A folder appears when it is whole: the
+    same words do again what was interrupted, and leave what is done as it is.
 
     Args:
         videos: files.
@@ -132,7 +132,7 @@ def recognize_file(
         footage = look_through(video, detector, settings["upright"], begin("finding faces", length_of(video)))
         windows = plan(footage, settings["window"], settings["stride"], model.spec["frames"])
         table = classify(model, footage, windows, batch_size, begin("classifying", footage.end))
-        people = {number: rows for number, rows in table.groupby("person")}
+        people = dict(iter(table.groupby("person")))
         moments = {i: windows[i] for rows in people.values() for i in strongest(rows)}
         picture = None
         if settings["annotate"] and people:

@@ -46,7 +46,9 @@ class Square(NamedTuple):
         turn = np.radians(self.angle)
         right, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
         centre = np.array([self.x, self.y])
-        return np.stack([centre + self.side / 2 * (i * right + j * down) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+        return np.stack(
+            [centre + self.side / 2 * (i * right + j * down) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        )
 
 
 def square_of(face: "Detection") -> tuple[Square, bool]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def unbroken(table: pd.DataFrame) -> Iterator[tuple[int, int]]:
     """Yield the first row and the one after the last of each stretch of segments that touch."""
     gaps = np.flatnonzero(table["start"].to_numpy()[1:] > table["end"].to_numpy()[:-1]) + 1
     edges = [0, *gaps.tolist(), len(table)]
-    yield from zip(edges[:-1], edges[1:], strict=True)
+    yield from pairwise(edges)
 
 
 def strongest(table: pd.DataFrame, count: int = MOMENTS) -> list[int]:

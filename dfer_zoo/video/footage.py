@@ -1,7 +1,7 @@
 """The first pass over a file: when its frames are shown, and who is seen in them.
 
-A video is never held in memory: a pass keeps the frames it is looking at, and of what it saw a number a frame and a box a
-sighting (an hour of one face: 4 MB).
+A video is never held in memory: a pass keeps the frames it is looking at, and of what it saw a number a frame and a box
+a sighting.
 """
 
 from array import array
