@@ -60,7 +60,7 @@ def recognize(
     Raises:
         InputError: an option out of range, or a folder that holds something else.
     """
-    console = Console(width=max(Console().width, WIDE))
+    console, errors = Console(width=max(Console().width, WIDE)), Console(stderr=True)
     if not videos:
         raise InputError("No videos given. Name at least one file: dfer-zoo recognize clip.mp4 --checkpoint FILE.")
     if checkpoint is None:
@@ -84,7 +84,7 @@ def recognize(
                 with whole_folder(folder) as part:
                     recognize_file(video, part, model, finder, settings, batch_size)
         except DataError as error:
-            console.print(f"[bold red]DataError:[/] {escape(str(error))}", highlight=False)
+            errors.print(f"[bold red]DataError:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             unread += 1
             continue
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
@@ -194,7 +194,8 @@ def show(console: Console, folder: Path, summary: dict[str, Any], done: bool) ->
     looked = f"{summary['frames_looked_at']} of {summary['frames']} frames looked at"
     if not summary["people"]:
         chance = f" but {summary['faces_too_short']} for a moment" if summary["faces_too_short"] else ""
-        console.print(f"{name}: no face found{chance}, {looked}. {folder / SUMMARY} says so.", highlight=False)
+        said = f"{escape(name)}: no face found{chance}, {looked}. {escape(str(folder / SUMMARY))} says so."
+        console.print(said, highlight=False, soft_wrap=True)
         return
     still = not summary["seconds"]
     labels = summary["labels"]
@@ -212,8 +213,10 @@ def show(console: Console, folder: Path, summary: dict[str, Any], done: bool) ->
             *(f"{100 * person['mean_probabilities'][label]:.0f}" for label in labels),
             f"{surest['label']} {100 * surest['confidence']:.0f} %{when}",
         )
-    table.caption = f"Mean probabilities, percent. {folder}{' was done before' if done else ''}"
+    table.caption = "Means over the segments, percent"
     console.print(table)
+    before = " (done before)" if done else ""
+    console.print(f"Results: {escape(str(folder))}{before}", highlight=False, soft_wrap=True)
 
 
 def names(videos: Sequence[Path]) -> list[str]:
