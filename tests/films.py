@@ -9,8 +9,11 @@ import cv2
 import numpy as np
 import torch
 
+from dfer_zoo.data.reading import read_image
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.nets import NetOutput
+from dfer_zoo.synthetic.dataset import Job, render_to_disk
+from dfer_zoo.synthetic.plan import make_plan
 from dfer_zoo.video.faces import Detection
 
 RED, GREEN, BLUE = (210, 30, 30), (30, 190, 30), (30, 30, 210)
@@ -60,6 +63,16 @@ def face_in(x: float, y: float, width: float, height: float) -> Detection:
     """Return an upright face with a given box."""
     shares = np.array([[0.28, 0.38], [0.72, 0.38], [0.5, 0.6], [0.33, 0.8], [0.67, 0.8]])
     return Detection(np.float32([x, y, x + width, y + height]), 1.0, np.float32([x, y] + shares * [width, height]))
+
+
+def render_faces(root: Path, count: int) -> list[np.ndarray]:
+    """Render crops ``(224, 224, 3)`` of generated people, as a generated training set has them."""
+    job = Job("dfew", root, seed=3, size=224, shown=(0.6, 1.0), strength=(0.8, 1.0), pose=3.0)
+    faces = []
+    for clip in make_plan("dfew", 35, 3, "auto", (4, 4))[:count]:
+        render_to_disk(job, (clip, f"rendered {clip.index}"))
+        faces.append(read_image(root / f"rendered {clip.index}" / "00002.jpg"))
+    return faces
 
 
 class ColorModel:

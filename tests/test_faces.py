@@ -5,11 +5,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from films import render_faces
 
-from dfer_zoo.data.reading import read_image
 from dfer_zoo.errors import InputError
-from dfer_zoo.synthetic.dataset import Job, render_to_disk
-from dfer_zoo.synthetic.plan import make_plan
 from dfer_zoo.video.cropping import square_of
 from dfer_zoo.video.faces import WholeFrame, load_detector
 
@@ -20,13 +18,9 @@ PLACES = [(40, 60, 150), (330, 90, 130), (560, 240, 170)]
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """A picture of three generated people, each pasted in whole as a training set's crop is."""
-    root = tmp_path_factory.mktemp("rendered")
-    job = Job("dfew", root, seed=3, size=224, shown=(0.6, 1.0), strength=(0.8, 1.0), pose=3.0)
-    plan = make_plan("dfew", 35, 3, "auto", (4, 4))
     picture = np.full((480, 800, 3), 100, np.uint8)
-    for clip, (x, y, side) in zip(plan[:3], PLACES, strict=True):
-        render_to_disk(job, (clip, f"{clip.index}"))
-        face = read_image(root / f"{clip.index}" / "00002.jpg")
+    faces = render_faces(tmp_path_factory.mktemp("rendered"), 3)
+    for face, (x, y, side) in zip(faces, PLACES, strict=True):
         picture[y : y + side, x : x + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
     return picture
 

@@ -55,7 +55,7 @@ def test_people_who_move_apart_from_each_other_keep_their_track(data: st.DataObj
         present = [(i, face(*places[i], sizes[i])) for i in range(people) if row[i]]
         present = data.draw(st.permutations(present))
         moments[time] = [found for _, found in present]
-        truth.append({i: found for i, found in present})
+        truth.append(dict(present))
     for i in range(people):  # nobody is away for so long that the place is a guess
         times = [number * LOOK for number, row in enumerate(seen) if row[i]]
         assume(all(later - earlier <= 2.1 * LOOK for earlier, later in pairwise(times)))

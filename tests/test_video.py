@@ -1,7 +1,9 @@
 """From a file to a table of segments: the right frames, the right people, bounded memory, plain messages."""
 
 import json
+import re
 import struct
+import textwrap
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from films import BLUE, GREEN, RED, ColorModel, find, scene, write_film
+import torch
+from films import BLUE, GREEN, RED, ColorModel, find, render_faces, scene, write_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,7 +110,7 @@ def test_a_detector_by_name_and_windows_of_ones_own(film: Path) -> None:
 
 
 def test_clips_are_the_crops_at_the_middles_of_equal_parts(uneven: tuple[Path, list[float]]) -> None:
-    path, times = uneven
+    path, _ = uneven
     footage = look_through(path, find)
     windows = plan(footage, seconds=1.2, stride=0.5, frames=5)
     assert len(windows) > 3
@@ -237,15 +240,43 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 1e6
 
 
-def test_python_in_three_lines(film: Path) -> None:
-    assert dfer_zoo.recognize is recognize
-    assert dfer_zoo.load.__module__ == "dfer_zoo.models"
-    model = Baseline("r3d_18", frames=4, width=4, pretrained=False).eval()
-    model.spec = {"labels": list(EMOTIONS), "frames": 4, "size": 32, "data": "DFEW"}
-    table = dfer_zoo.recognize(str(film), model, detector=find)
-    assert (table["confidence"] > 1 / 7).all()
+def test_the_documented_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("facenet_pytorch")
+    monkeypatch.chdir(tmp_path)
+    face = cv2.resize(render_faces(tmp_path, 1)[0], (150, 150), interpolation=cv2.INTER_AREA)
+    picture = np.full((240, 320, 3), 100, np.uint8)
+    picture[40:190, 90:240] = face
+    write_film(tmp_path / "clip.mp4", [picture] * 8)
+    model = Baseline("r3d_18", frames=4, width=4, pretrained=False)
+    spec = {"version": "0", "model": "Baseline", "labels": list(EMOTIONS), "frames": 4, "size": 32, "data": "DFEW"}
+    content = {"dfer_zoo": spec, "hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
+    torch.save(content, tmp_path / "best_val.ckpt")
+    (example,) = re.findall(r"Example::\n\n((?: {8}.*\n)+)", recognize.__doc__)
+    names: dict[str, object] = {}
+    exec(textwrap.dedent(example), names)
+    table = names["table"]
+    assert table[["person", "start"]].to_numpy().tolist() == [[1, 0]]
+    assert table["end"].tolist() == pytest.approx([0.8])
+    assert table["label"].iloc[0] in EMOTIONS
+
+
+def test_names_of_the_package_are_lazy() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         dfer_zoo.lode  # noqa: B018
+
+
+def test_a_video_that_breaks_off_says_so(fake: ColorModel, tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    noisy = [
+        np.where(frame == 90, rng.integers(60, 120, frame.shape, np.uint8), frame)
+        for frame in [scene((RED, 80, 60, 50))] * 60
+    ]
+    whole = write_film(tmp_path / "whole.mkv", noisy)
+    (tmp_path / "half.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert run(tmp_path / "half.mkv", whole, "--out", tmp_path / "out", "--annotate", "false") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("is it complete?") == 1
+    assert re.search(r"half\.mkv says that it lasts 6\.0 s, but its pictures end after [23]\.\d s", printed)
 
 
 def test_command_writes_all_it_promises(film: Path, fake: ColorModel, tmp_path: Path, capsys) -> None:

@@ -155,6 +155,7 @@ def recognize_file(
             "settings": settings,
             "frames": len(footage.times),
             "seconds": round(end, 3),
+            "seconds_promised": length_of(video),
             "frames_looked_at": len(footage.looks),
             "faces_too_short": footage.chance,
             "people": [person_facts(number, rows, labels, footage) for number, rows in people.items()],
@@ -192,12 +193,18 @@ def show(console: Console, folder: Path, summary: dict[str, Any], done: bool) ->
     """Print what was found in a file."""
     name = Path(summary["settings"]["video"]["path"]).name
     looked = f"{summary['frames_looked_at']} of {summary['frames']} frames looked at"
+    promised, seconds = summary["seconds_promised"] or 0, summary["seconds"]
+    if promised - seconds > max(1, promised / 10):  # a second of sound more is usual
+        said = (
+            f"{name} says that it lasts {clock(promised)}, but its pictures end after {clock(seconds)}: is it complete?"
+        )
+        console.print(escape(said), highlight=False, soft_wrap=True)
     if not summary["people"]:
         chance = f" but {summary['faces_too_short']} for a moment" if summary["faces_too_short"] else ""
         said = f"{escape(name)}: no face found{chance}, {looked}. {escape(str(folder / SUMMARY))} says so."
         console.print(said, highlight=False, soft_wrap=True)
         return
-    still = not summary["seconds"]
+    still = not seconds
     labels = summary["labels"]
     table = Table(title=escape(f"{name}: {looked}" + (", a still picture as a clip of one frame" if still else "")))
     for column in ("person", "seen", "says", *labels, "surest"):

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -267,7 +268,8 @@ def crop_video(root: Path, settings: Settings, source: Source) -> dict[str, Any]
         return dropped(source, str(error))
     facts = {"frames": len(footage.times), "faces": len(footage.people), "seconds": round(footage.end, 2)}
     if not footage.people:
-        return dropped(source, f"no face in {len(footage.looks)} frames looked at", **facts)
+        chance = " but for a moment" if footage.chance else ""
+        return dropped(source, f"no face{chance} in {len(footage.looks)} frames looked at", **facts)
     spans = main_person(footage)
     seen = sum(int(((footage.times >= span.start) & (footage.times <= span.end)).sum()) for span in spans)
     side = float(np.median(np.concatenate([span.squares[:, 2] for span in spans])))
@@ -327,19 +329,23 @@ def write_tables(root: Path, sources: Sequence[Source], rows: Sequence[dict[str,
     write_text(root / "clips.csv", clips.to_csv(index=False))
 
     console = Console()
-    table = Table(title=f"{len(kept)} of {len(sources)} videos kept; {root / 'clips.csv'}")
-    table.add_column("")
+    said = f"{len(kept)} of {len(sources)} videos kept: {escape(str(root / 'clips.csv'))}"
+    console.print(said, highlight=False, soft_wrap=True)
+    table = Table()
+    table.add_column("label, or why dropped")
     table.add_column("videos", justify="right")
     if "label" in clips:
         for emotion in EMOTIONS:
             table.add_row(emotion, str((clips["label"] == emotion).sum()))
     for why, count in Counter(reason(row["why"]) for row in rows if not row["kept"]).most_common():
-        table.add_row(f"dropped: {why}", str(count))
-    console.print(table)
+        table.add_row(escape(why), str(count))
+    if table.row_count:
+        console.print(table)
     if len(kept) < len(sources):
-        console.print(f"Which and why: {root / REPORT}", highlight=False)
+        console.print(f"Which and why: {escape(str(root / REPORT))}", highlight=False, soft_wrap=True)
     if "fold" in clips:
-        console.print(f"Train: --data Clips --data.root {root} --data.fold 1", highlight=False, soft_wrap=True)
+        said = f"Train: --data Clips --data.root {escape(str(root))} --data.fold 1"
+        console.print(said, highlight=False, soft_wrap=True)
     return int(not kept)
 
 

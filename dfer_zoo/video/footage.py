@@ -43,6 +43,8 @@ def frames_of(path: Path) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     Raises:
         DataError: missing, or no video and no picture.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder. Name the files in it: {path}/*.")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     if is_image(path):

@@ -52,6 +52,12 @@ def recognize(
 ) -> pd.DataFrame:
     """Classify the apparent expression of everybody in a video, or in a still picture as a clip of one frame.
 
+    Example::
+
+        from dfer_zoo import load, recognize
+        model = load("best_val.ckpt")
+        table = recognize("clip.mp4", model)
+
     Args:
         video: the file.
         model: from `dfer_zoo.load`.
