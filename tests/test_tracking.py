@@ -89,7 +89,7 @@ def test_who_leaves_and_returns_is_the_same_person_for_a_while(away: float, peop
     tracks = follow(moments)
     assert len(tracks) == people
     looks = np.array(list(moments))
-    spans = [span for track in tracks for span in spans_of(track, looks, looks[-1] + 0.1)]
+    spans = [span for track in tracks for span in spans_of(track, looks, [], looks[-1] + 0.1)]
     assert len(spans) == 2
     assert spans[0].start == 0
     assert spans[0].end == pytest.approx(0.8 + away / 16)  # half the way to the look that found nothing
@@ -97,10 +97,18 @@ def test_who_leaves_and_returns_is_the_same_person_for_a_while(away: float, peop
     assert spans[1].end == pytest.approx(looks[-1] + 0.1)
 
 
+def test_nobody_reaches_across_a_cut() -> None:
+    track = Track([Sighting(time, face(100, 80)) for time in np.arange(2, 5) * LOOK])
+    looks = np.arange(7) * LOOK
+    for cuts, expected in (([], (0.3, 0.9)), ([looks[2]], (0.4, 0.9)), ([looks[5]], (0.3, 0.8))):
+        (span,) = spans_of(track, looks, cuts, 1.4)
+        assert (span.start, span.end) == pytest.approx(expected)
+
+
 def test_a_missed_look_is_bridged() -> None:
     times = [0.0, 0.2, 0.4, 0.8, 1.0]
     track = Track([Sighting(time, face(100 + 50 * time, 80)) for time in times])
-    (span,) = spans_of(track, np.arange(6) * LOOK, 1.2)
+    (span,) = spans_of(track, np.arange(6) * LOOK, [], 1.2)
     assert BRIDGED > 0.4
     assert span.square(0.6).x == pytest.approx(130, abs=0.5)
 
@@ -183,12 +191,12 @@ def test_the_eyes_of_a_profile_do_not_turn_the_crop() -> None:
     assert not clear
     assert square.angle == 0
     track = Track([Sighting(LOOK * i, profile if i == 2 else face(100, 100, 80)) for i in range(5)])
-    (span,) = spans_of(track, np.arange(5) * LOOK, 1.0)
+    (span,) = spans_of(track, np.arange(5) * LOOK, [], 1.0)
     np.testing.assert_allclose(span.squares[:, 3], 0, atol=1e-6)
     tilted = face(100, 100, 80)
     tilted.landmarks[0, 1] += 10
     for upright in (True, False):
-        (span,) = spans_of(Track([Sighting(0.0, tilted)]), np.zeros(1), 0.0, upright)
+        (span,) = spans_of(Track([Sighting(0.0, tilted)]), np.zeros(1), [], 0.0, upright)
         assert (span.squares[0, 3] != 0) == upright
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,15 @@ def recognize_file(
     Raises:
         DataError: a file that cannot be read.
     """
+    labels = model.spec["labels"]
+
+    def title(number: int) -> str:
+        return f"{video.name}, person {number}: apparent expression ({trained_on(model.spec)})"
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), transient=True) as bar:
 
-        def begin(what: str, total: float | None):
+        def begin(what: str, total: float | None) -> Callable[[float], None]:
             task = bar.add_task(f"{escape(video.name)}: {what}", total=total)
             return lambda second: bar.update(task, completed=second)
 
@@ -133,32 +138,39 @@ def recognize_file(
         windows = plan(footage, settings["window"], settings["stride"], model.spec["frames"])
         table = classify(model, footage, windows, batch_size, begin("classifying", footage.end))
         people = dict(iter(table.groupby("person")))
-        moments = {i: windows[i] for rows in people.values() for i in strongest(rows)}
         picture = None
         if settings["annotate"] and people:
             picture = folder / ("annotated.mp4" if footage.end else "annotated.png")
-        strips = draw_video(Annotation(footage, windows, table), moments, picture, begin("drawing", footage.end))
-    labels, end = model.spec["labels"], footage.end
+        sheets = {number: strongest(rows) for number, rows in people.items()}
+        moments = {i: windows[i] for chosen in sheets.values() for i in chosen}
+        strips = {}
+        annotation = Annotation(footage, windows, table)
+        for i, strip in draw_video(annotation, moments, picture, begin("drawing", footage.end)):
+            strips[i] = strip
+            number = windows[i].person
+            if all(moment in strips for moment in sheets[number]):  # drawn at once: films have hundreds of people
+                shown = {moment: strips.pop(moment) for moment in sheets[number]}
+                path = folder / f"person{number}" / "moments.png"
+                draw_contact_sheet(people[number], shown, labels, title(number), path)
+    facts = {number: person_facts(number, rows, labels, footage) for number, rows in people.items()}
     for number, rows in people.items():
         own = folder / f"person{number}"
-        title = f"{video.name}, person {number}: apparent expression ({trained_on(model.spec)})"
-        facts = person_facts(number, rows, labels, footage)
+        content = {**facts[number], **about(model), "segments": rows.round(4).to_dict("records")}
         write_text(own / "timeline.csv", rows.to_csv(index=False, float_format="%.4f"))
-        write_json(own / "timeline.json", {**facts, **about(model), "segments": rows.round(4).to_dict("records")})
-        if end:
-            draw_timeline(rows, labels, end, title, own / "timeline.png")
-        draw_contact_sheet(rows, {i: strips[i] for i in strongest(rows)}, labels, title, own / "moments.png")
+        write_json(own / "timeline.json", content)
+        if footage.end:
+            draw_timeline(rows, labels, footage.end, title(number), own / "timeline.png")
     write_json(
         folder / SUMMARY,
         {
             **about(model),
             "settings": settings,
             "frames": len(footage.times),
-            "seconds": round(end, 3),
+            "seconds": round(footage.end, 3),
             "seconds_promised": length_of(video),
             "frames_looked_at": len(footage.looks),
             "faces_too_short": footage.chance,
-            "people": [person_facts(number, rows, labels, footage) for number, rows in people.items()],
+            "people": list(facts.values()),
         },
     )
 

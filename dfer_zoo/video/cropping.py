@@ -7,6 +7,7 @@ side, boxes of 0.94 +- 0.07 (square root of the area), centred at (0.49 +- 0.03,
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,12 +88,15 @@ class Span:
         return Square(*(float(np.interp(time, self.times, column)) for column in self.squares.T))
 
 
-def spans_of(track: "Track", looks: np.ndarray, end: float, upright: bool = True) -> list[Span]:
-    """Return the stretches in which a person is seen; each reaches half the way to the look that found nothing.
+def spans_of(track: "Track", looks: np.ndarray, cuts: Sequence[float], end: float, upright: bool = True) -> list[Span]:
+    """Return the stretches in which a person is seen.
+
+    Each reaches half the way to the look that did not find the person, but not towards a cut.
 
     Args:
         track: the person.
         looks: ``(n,)`` seconds at which faces were searched for.
+        cuts: looks between which and the look before the camera was cut.
         end: of the video, in seconds.
         upright: turn the crop so that the eyes are level.
     """
@@ -104,8 +108,13 @@ def spans_of(track: "Track", looks: np.ndarray, end: float, upright: bool = True
     for part in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > BRIDGED) + 1):
         before = bisect_left(looks, times[part[0]]) - 1
         after = bisect_right(looks, times[part[-1]])
-        start = (looks[before] + times[part[0]]) / 2 if before >= 0 else 0.0
-        stop = (looks[after] + times[part[-1]]) / 2 if after < len(looks) else end
+        start, stop = times[part[0]], times[part[-1]]
+        if start not in cuts:
+            start = (looks[before] + start) / 2 if before >= 0 else 0.0
+        if after == len(looks):
+            stop = end
+        elif looks[after] not in cuts:
+            stop = (looks[after] + stop) / 2
         smoothed = [
             smooth(times[part], squares[part, 0], PLACE_SECONDS),
             smooth(times[part], squares[part, 1], PLACE_SECONDS),

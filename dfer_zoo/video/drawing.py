@@ -20,8 +20,10 @@ from dfer_zoo.video.windows import Window
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
-MOMENTS, STRIP = 8, 5
+MOMENTS, STRIP = 8, 6
 """Windows on a contact sheet, and frames shown of each."""
+MOST_DOTS = 80
+"""Segments of a person up to which a timeline has room for dots."""
 STRIP_SIZE = 112
 """Side of a frame on a contact sheet, in pixels."""
 LONGEST = 1280
@@ -34,6 +36,8 @@ TICKS = 60_000
 
 def draw_timeline(table: pd.DataFrame, labels: Sequence[str], end: float, title: str, path: Path) -> Path:
     """Draw a person's probabilities over time, a row a class, a dot where a class is the strongest.
+
+    The whole video is shown, but of one that is much longer than the person is there, that time alone.
 
     Args:
         table: the person's segments, by time.
@@ -50,11 +54,13 @@ def draw_timeline(table: pd.DataFrame, labels: Sequence[str], end: float, title:
         edges = np.array([table["start"].iloc[first], *between, table["end"].iloc[last - 1]])
         shares = 100 * table[list(labels)].to_numpy()[first:last].T
         picture = axes.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, shares, cmap="Blues", vmin=0, vmax=100)
-        strongest = shares.argmax(0)
-        color = np.where(shares.max(0) > 55, "white", "black")  # as in a confusion matrix
-        axes.scatter((edges[:-1] + edges[1:]) / 2, strongest, s=9, c=color, linewidths=0)
+        if len(table) <= MOST_DOTS:
+            color = np.where(shares.max(0) > 55, "white", "black")  # as in a confusion matrix
+            axes.scatter((edges[:-1] + edges[1:]) / 2, shares.argmax(0), s=9, c=color, linewidths=0)
     axes.set_yticks(rows, labels)
-    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=(0, end), xlabel="seconds")
+    seen = table["start"].min(), table["end"].max()
+    shown = (0, end) if end <= 5 * (seen[1] - seen[0]) else seen
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=shown, xlabel="seconds")
     axes.set_title(title, fontsize=8)
     figure.colorbar(picture, ax=axes, label="probability, percent", pad=0.01)
     return figures.save(figure, path)
@@ -89,7 +95,7 @@ def draw_contact_sheet(
         title: above the picture.
         path: PNG to write.
     """
-    figure, axes = figures.new_figure(len(strips), 2, 7, 0.55 + 0.85 * len(strips))
+    figure, axes = figures.new_figure(len(strips), 2, 7, 0.5 + 0.95 * len(strips))
     for (pictured, said), (index, strip) in zip(axes, strips.items(), strict=True):
         row = table.loc[index]
         figures.clip_strip(strip, pictured)
@@ -168,27 +174,24 @@ def label(
 
 def draw_video(
     annotation: Annotation, moments: dict[int, Window], path: Path | None, progress: Progress = lambda second: None
-) -> dict[int, np.ndarray]:
-    """Read the video once more: write it with the people marked, and collect the frames of contact sheets.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read the video once more: write it with the people marked, and yield the frames of contact sheets on the way.
 
     Args:
         annotation: what to draw.
-        moments: windows of which frames are collected.
+        moments: windows of which frames are wanted.
         path: MP4 to write (a PNG for a still picture), without sound; None for none.
         progress: called as the pass goes on.
 
-    Returns:
-        For each window its frames ``(STRIP, STRIP_SIZE, STRIP_SIZE, 3)``.
+    Yields:
+        A window's key and its frames ``(STRIP, STRIP_SIZE, STRIP_SIZE, 3)`` uint8, as soon as the last has passed.
     """
     footage = annotation.footage
-    shown = {
-        key: footage.frames(np.linspace(window.start, window.end, STRIP + 1)[:-1]) for key, window in moments.items()
-    }
-    wanted: dict[int, list[tuple[int, int]]] = {}
-    for key, frames in shown.items():
-        for place, frame in enumerate(frames.tolist()):
+    wanted: dict[int, list[tuple[int, int]]] = {}  # frame -> windows, and places in their strips
+    for key, window in moments.items():
+        for place, frame in enumerate(footage.frames(window.start, window.end, STRIP).tolist()):
             wanted.setdefault(frame, []).append((key, place))
-    strips = {key: np.zeros((STRIP, STRIP_SIZE, STRIP_SIZE, 3), np.uint8) for key in moments}
+    strips: dict[int, np.ndarray] = {}
     scale = min(1.0, LONGEST / max(footage.shape))
     still = footage.end == 0
     with writing(None if still else path, footage, scale) as write:
@@ -196,8 +199,11 @@ def draw_video(
             if position not in wanted and path is None:
                 continue
             picture = frame()
-            for key, place in wanted.get(position, ()):
-                strips[key][place] = crop(picture, moments[key].span.square(time), STRIP_SIZE)
+            for key, place in wanted.pop(position, ()):
+                strip = strips.setdefault(key, np.zeros((STRIP, STRIP_SIZE, STRIP_SIZE, 3), np.uint8))
+                strip[place] = crop(picture, moments[key].span.square(time), STRIP_SIZE)
+                if place == STRIP - 1:
+                    yield key, strips.pop(key)
             if path is not None:
                 height, width = (max(2, round(scale * side)) for side in footage.shape)
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
@@ -206,7 +212,6 @@ def draw_video(
                     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
                 write(picture, time)
             progress(time)
-    return strips
 
 
 @contextmanager

@@ -75,8 +75,9 @@ class Footage:
     chance: int
     shape: tuple[int, int]
 
-    def frames(self, moments: np.ndarray) -> np.ndarray:
-        """Return the numbers of the frames that are shown at given seconds."""
+    def frames(self, start: float, end: float, count: int) -> np.ndarray:
+        """Return the numbers ``(count,)`` of the frames shown at the middles of equal parts of a stretch of time."""
+        moments = start + (np.arange(count) + 0.5) / count * (end - start)
         return np.clip(np.searchsorted(self.times, moments, "right") - 1, 0, len(self.times) - 1)
 
 
@@ -98,6 +99,7 @@ def look_through(
     waiting: list[tuple[float, np.ndarray]] = []
     tracker = Tracker()
     last: np.ndarray | None = None
+    cuts: list[float] = []
 
     def look() -> None:
         nonlocal last
@@ -105,6 +107,7 @@ def look_through(
             small = thumbnail(frame)
             if last is not None and np.abs(small - last).mean() >= CUT:
                 tracker.cut()
+                cuts.append(time)
             last = small
             tracker.update(time, faces)
         progress(waiting[-1][0])
@@ -139,7 +142,7 @@ def look_through(
         np.array(times),
         end,
         seen,
-        [spans_of(track, seen, end, upright) for track in tracks],
+        [spans_of(track, seen, cuts, end, upright) for track in tracks],
         len(tracker.tracks) - len(tracks),
         picture.shape[:2],
     )

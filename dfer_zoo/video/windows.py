@@ -46,8 +46,7 @@ def plan(footage: Footage, seconds: float, stride: float, frames: int) -> list[W
     for person, spans in enumerate(footage.people, 1):
         for span in spans:
             for start, end in cut_into_windows(span.start, span.end, seconds, stride):
-                moments = start + (np.arange(frames) + 0.5) / frames * (end - start)
-                windows.append(Window(person, start, end, span, footage.frames(moments)))
+                windows.append(Window(person, start, end, span, footage.frames(start, end, frames)))
     return windows
 
 
