@@ -1,10 +1,11 @@
 """dfer-zoo: dynamic facial expression recognition, trained and compared under one protocol.
 
-A trained model is three lines; `load` takes a checkpoint or its export to ONNX::
+A trained model is a few lines; `load` takes a checkpoint or its export to ONNX::
 
     import dfer_zoo
     model = dfer_zoo.load("runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt")
     logits = model(video).logits  # uint8 clips (B, 3, T, H, W); model.spec holds T, H = W and the labels
+    table = dfer_zoo.recognize("party.mp4", model)  # finds the faces; a row for every person and window of time
 
 The networks are plain torch:
 
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfer_zoo.models import list_models, load
+    from dfer_zoo.video.recognition import recognize
 
-__all__ = ["__version__", "list_models", "load"]
+__all__ = ["__version__", "list_models", "load", "recognize"]
 __version__ = version("dfer-zoo")
 
-LAZY = {"list_models": "dfer_zoo.models", "load": "dfer_zoo.models"}
+LAZY = {"list_models": "dfer_zoo.models", "load": "dfer_zoo.models", "recognize": "dfer_zoo.video.recognition"}
 """The Python API and where it is; importing that takes seconds, so it waits until a name is used."""
 
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
     "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
+    "recognize": ("dfer_zoo.video.command:recognize", "say what the faces in videos of your own seem to express"),
+    "crop": ("dfer_zoo.video.dataset:crop_videos", "make aligned face clips of labelled videos, to train on"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
     "stress": ("dfer_zoo.stress:stress", "test runs under darkness, blur, noise, lost frames and other corruptions"),
     "calibrate": (

@@ -300,6 +300,11 @@ class DFERData(L.LightningDataModule):
             )
 
     @property
+    def generated(self) -> bool:
+        """Whether the root holds generated faces in the dataset's layout rather than the dataset."""
+        return (self.root / "synthetic.json").is_file()
+
+    @property
     def class_counts(self) -> list[int]:
         """Training clips of each class, in the order of `label_names`."""
         return np.bincount(self.clips("train")["label"], minlength=len(self.label_names)).tolist()

@@ -244,6 +244,7 @@ class DFERModel(L.LightningModule):
             "mean": list(self.net.mean),
             "std": list(self.net.std),
             "data": type(data).__name__,
+            "generated": data.generated,
         }
 
 
