@@ -1,11 +1,11 @@
 """What makes a training step faster or smaller changes nothing but rounding."""
 
-import copy
 import functools
 from collections.abc import Callable
 
 import pytest
 import torch
+from benchmarks.steps import as_plain_pytorch, random_batch
 from conftest import fit_quietly
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from torch.utils.data import DataLoader
 from dfer_zoo.data.base import Batch
 from dfer_zoo.models import HDF, M3DFEL, MICACL, Baseline, DFERModel
 from dfer_zoo.models import micacl as micacl_model
-from dfer_zoo.nets.convolutions import ClipConv3d
-from dfer_zoo.nets.hdf import DAM
 from dfer_zoo.nets.r3d import FULL_WIDTH
 
 TINY = {"pretrained": False, "frames": 8, "warmup_epochs": 0, "lr": 1e-3}
@@ -30,7 +28,6 @@ MODELS = {
     "micacl": lambda **options: MICACL(width=8, **TINY, **options),
     "hdf": lambda **options: HDF(width=16, size=32, depth_factor=0.5, dropout=0.0, rho=0.0, **TINY, **options),
 }
-LABELS = torch.tensor([0, 0, 3, 6])
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,14 +49,6 @@ def make_model(name: str, **options: object) -> DFERModel:
     return model.double()
 
 
-def make_batch(clips: int = 4, frames: int = 8) -> Batch:
-    """As a loader makes it: uint8, channels last in memory."""
-    generator = torch.Generator().manual_seed(0)
-    video = torch.randint(0, 256, (clips, frames, 32, 32, 3), generator=generator, dtype=torch.uint8)
-    labels = LABELS.repeat(clips // 4)
-    return Batch(video.permute(0, 4, 1, 2, 3), labels, [str(i) for i in range(clips)])
-
-
 def gradients(model: DFERModel, batch: Batch) -> dict[str, Tensor]:
     model.zero_grad()
     model.losses(batch)["loss"].backward()
@@ -72,35 +61,10 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
         assert (found[name] - gradient).norm() <= tolerance * max(gradient.norm(), 1e-6), name
 
 
-class PlainDAM(DAM):
-    """DAM as its equations are printed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate_s = self.frequency(x.mean(2))[:, :, None]
-        gate_t = self.temporal(x.mean((3, 4)), x.amax((3, 4)))[..., None, None]
-        x_s, x_t = gate_s * x + x, gate_t * x + x
-        scores = self.frequency_score(x_s.mean((2, 3, 4))), self.temporal_score(x_t.mean((2, 3, 4)))
-        weight_s, weight_t = torch.cat(scores, 1).softmax(1)[:, :, None, None, None, None].unbind(1)
-        return weight_s * x_s + weight_t * x_t
-
-
-def make_plain(model: DFERModel) -> DFERModel:
-    """Return a copy as PyTorch alone would have it: its own convolutions, everything contiguous."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, ClipConv3d):
-            module.__class__ = nn.Conv3d
-        elif isinstance(module, DAM):
-            module.__class__ = PlainDAM
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
-    return model
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_those_of_a_plain_step(name: str) -> None:
-    fast, batch = make_model(name), make_batch()
-    plain = make_plain(fast)
+    fast, batch = make_model(name), random_batch(4, 8, 32)
+    plain = as_plain_pytorch(fast)
     expected = gradients(plain, batch._replace(video=batch.video.contiguous()))
     assert_close(gradients(fast, batch), expected)
     for (key, mine), theirs in zip(fast.net.named_buffers(), plain.net.buffers(), strict=True):
@@ -131,13 +95,13 @@ def test_maps_stay_channels_last(name: str) -> None:
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.BatchNorm2d | nn.BatchNorm3d):
             module.register_forward_hook(watch(key))
     clips = 16  # torch convolves fewer by other kernels where it has a single thread
-    model.net(model.normalize(make_batch(clips).video)).logits.sum().backward()
+    model.net(model.normalize(random_batch(clips, 8, 32).video)).logits.sum().backward()
     assert other == []
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_recomputed_activations_give_the_same_gradients_and_statistics(name: str) -> None:
-    kept, recomputed, batch = make_model(name), make_model(name, recompute=True), make_batch()
+    kept, recomputed, batch = make_model(name), make_model(name, recompute=True), random_batch(4, 8, 32)
     assert_close(gradients(recomputed, batch), gradients(kept, batch))
     for (key, mine), theirs in zip(recomputed.named_buffers(), kept.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12, msg=key)
@@ -156,7 +120,7 @@ def test_recomputed_activations_are_not_kept() -> None:
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            model.losses(make_batch())
+            model.losses(random_batch(4, 8, 32))
         kept.append(total)
     assert kept[1] < kept[0] / 2
 
@@ -168,11 +132,9 @@ class RandomClips(LightningDataModule):
 
     def __init__(self, batch_size: int) -> None:
         super().__init__()
-        whole = make_batch(8)
-        self.batches = [
-            Batch(whole.video[i : i + batch_size], whole.label[i : i + batch_size], whole.name[i : i + batch_size])
-            for i in range(0, 8, batch_size)
-        ]
+        whole = random_batch(8, 8, 32)
+        parts = (slice(start, start + batch_size) for start in range(0, 8, batch_size))
+        self.batches = [Batch(whole.video[part], whole.label[part], whole.name[part], {}) for part in parts]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.batches, batch_size=None)
@@ -265,7 +227,7 @@ def test_gradients_are_clipped_in_bf16(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_nets_give_eager_gradients(name: str) -> None:
-    eager, batch = make_model(name), make_batch()
+    eager, batch = make_model(name), random_batch(4, 8, 32)
     expected = gradients(eager, batch)
     torch._dynamo.reset()
     assert_close(gradients(make_model(name, compile=True), batch), expected, tolerance=1e-9)

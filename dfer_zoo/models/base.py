@@ -134,7 +134,11 @@ class DFERModel(L.LightningModule):
             InputError: a loss that is not finite; the message names the clips.
         """
         # a function of the step alone: a resumed run draws the same dropout, and so do both passes of SAM
-        torch.manual_seed(self.step_seed(batch_idx % self.trainer.accumulate_grad_batches))
+        seed = self.step_seed(batch_idx % self.trainer.accumulate_grad_batches)
+        if self.device.type == "cpu":  # torch.manual_seed keeps a call and its stack for each absent accelerator
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         terms = self.losses(batch)
         if not torch.isfinite(terms["loss"]):
             values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
@@ -159,6 +163,12 @@ class DFERModel(L.LightningModule):
         logits = self(batch.video).logits.float()
         self.metrics[split].update(logits, batch.label)
         return {"name": batch.name, "label": batch.label, "logits": logits}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; Lightning would look into every name, too."""
+        return batch._replace(
+            video=batch.video.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | list[str]]:
         return self.evaluation_step(batch, ("val", "test")[dataloader_idx])
