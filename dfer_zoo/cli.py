@@ -234,6 +234,7 @@ class Planner(DFERCLI):
     def identify(self, words: Sequence[str]) -> Identity:
         """Return the identity of the training that the words ask for."""
         self.parse_arguments(self.parser, list(words))
+        self.before_instantiate_classes()
         dataset = self.settings.data
         self.datamodule = getattr(data, dataset.class_path.rpartition(".")[2])(**dataset.init_args.as_dict())
         return self.identity()

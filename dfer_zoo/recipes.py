@@ -12,6 +12,7 @@ from dfer_zoo import models
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
+from dfer_zoo.precision import choose_precision
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Recipe:
     @property
     def precisions(self) -> list[str]:
         """32-bit floats, and what the recipe trains in where that is something else."""
-        return list(dict.fromkeys(["32-true", str(self.config["trainer"]["precision"])]))
+        return list(dict.fromkeys(["32-true", self.config["trainer"]["precision"] or choose_precision()]))
 
     @property
     def shape(self) -> tuple[int, int]:
