@@ -35,7 +35,7 @@ NOT_THE_METHOD = {
     *("fold", "root", "workers", "seed"),
     *("accelerator", "strategy", "devices", "num_nodes", "sync_batchnorm", "use_distributed_sampler"),
     *("logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary", "profiler", "default_root_dir"),
-    "compile",
+    *("compile", "benchmark", "deterministic"),
 }
 """Settings in which the runs of one method may differ: the fold, the seed, and the machine."""
 
@@ -180,12 +180,12 @@ def _variants(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
     settings = [dict(_flatten({key: run.config.get(key) for key in ("model", "data", "trainer")})) for run in runs]
     keys = sorted(
         key
-        for key in set().union(*settings)
-        if key.rpartition(".")[2] not in NOT_THE_METHOD and len({one.get(key) for one in settings}) > 1
+        for key in set(settings[0]).intersection(*settings)  # an older version of this project had fewer settings
+        if key.rpartition(".")[2] not in NOT_THE_METHOD and len({one[key] for one in settings}) > 1
     )
-    groups: defaultdict[tuple[str | None, ...], list[Run]] = defaultdict(list)
+    groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run, setting in zip(runs, settings, strict=True):
-        groups[tuple(setting.get(key) for key in keys)].append(run)
+        groups[tuple(setting[key] for key in keys)].append(run)
     for values, group in groups.items():
         shown = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, values, strict=True))
         # a whole recipe in a name helps nobody

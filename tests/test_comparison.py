@@ -83,8 +83,17 @@ def test_another_machine_makes_no_other_method(tmp_path: Path) -> None:
     assert [method.name for method in methods_of(first, second)] == ["m3dfel"]
 
 
+def test_a_setting_that_an_older_version_did_not_have_makes_no_other_method(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path), write_run(tmp_path, fold=2, new_option=True)
+    assert [method.name for method in methods_of(first, second)] == ["m3dfel"]
+
+
 def test_a_whole_other_recipe_is_named_by_its_folder(tmp_path: Path) -> None:
-    paths = [write_run(tmp_path), write_run(tmp_path, version="-2", lr=1, lstm=False, dmin=False, mhsa=False)]
+    options = ("lstm", "dmin", "mhsa", "width")
+    paths = [
+        write_run(tmp_path, **dict.fromkeys(options, 1)),
+        write_run(tmp_path, version="-2", **dict.fromkeys(options)),
+    ]
     assert [method.name for method in methods_of(*paths)] == ["m3dfel (fold1-seed0)", "m3dfel (fold1-seed0-2)"]
 
 

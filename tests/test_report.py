@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from test_results import shown, write_evaluation, write_run
 
+from dfer_zoo import figures
 from dfer_zoo.__main__ import main
 from dfer_zoo.comparison import collect, compare_methods
 from dfer_zoo.data import dfew, ferv39k
@@ -29,6 +30,11 @@ def comparison_of(*paths: Path, rules: tuple[str, ...] = ("best_val",)):
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "draw_comparison", lambda *_: [])
 
 
 @pytest.fixture
@@ -158,11 +164,13 @@ def test_other_test_clips_stand_apart_and_are_not_paired(tmp_path: Path, capsys:
     assert (tmp_path / "out" / "forest-2.png").is_file()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_one_method_has_no_pairs(tmp_path: Path) -> None:
     compare([write_run(tmp_path)], out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "pairs.csv").empty
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_all_rules_stand_below_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [write_run(tmp_path, "a", rules=RULES), write_run(tmp_path, "b")]
     compare(paths, rule="all", out=tmp_path / "out")
@@ -215,6 +223,7 @@ def test_folders_that_cannot_be_compared_leave_nothing_behind(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(("data", "fold"), [("DFEW", 5), ("FERV39k", None)])
 def test_printed_rows_stand_beside_runs_on_the_published_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data: str, fold: int | None
@@ -235,6 +244,7 @@ def test_printed_rows_stand_beside_runs_on_the_published_clips(
     assert "Printed for" not in said(capsys)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_printed_rows_beside_generated_data_come_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +260,7 @@ def test_printed_rows_beside_generated_data_come_with_a_warning(
     assert "published" not in said(capsys).lower()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_other_data_has_no_printed_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare([write_run(tmp_path, data="Clips", fold=None)], out=tmp_path / "out", published=True)
     assert "Printed" not in said(capsys)

@@ -14,15 +14,11 @@ from dfer_zoo.figures.results import labels
 from dfer_zoo.figures.style import save
 from dfer_zoo.results import load_run
 
-Name = Literal[
-    "confusion", "recalls", "distribution", "curves", "tsne", "heatmaps", "instances", "interaction", "landscape"
-]
-
 
 def figures(
     runs: list[Path],
     out: Path | None = None,
-    only: list[Name] | None = None,
+    only: str | None = None,
     shown: int = 4,
     tsne_clips: int = 1000,
     landscape_points: int = 11,
@@ -36,7 +32,8 @@ def figures(
     Args:
         runs: run folders, such as runs/m3dfel-dfew/fold1-seed0.
         out: folder for the files; RUN/figures by default, runs/comparison for several runs.
-        only: the figures wanted, such as [tsne,curves]; all by default.
+        only: the figures wanted, joined by commas; by default all: confusion, recalls, distribution, curves, tsne,
+            heatmaps, instances, interaction, landscape.
         shown: clips in heat maps and instances. Each is the one of its class with the median probability of the true
             class in the first run.
         tsne_clips: most test clips in the t-SNE and in the boxes of WIAN's weights.
@@ -49,7 +46,8 @@ def figures(
     Raises:
         InputError: a folder that is no finished run, or nothing that could be drawn.
     """
-    check_options(shown, tsne_clips, landscape_points, landscape_clips, landscape_radius)
+    wanted = only.split(",") if only else list(DRAWINGS)
+    check_options(wanted, shown, tsne_clips, landscape_points, landscape_clips, landscape_radius)
     loaded = [load_run(Path(run)) for run in dict.fromkeys(runs)]
     if not loaded:
         raise InputError("No runs given. Name at least one folder such as runs/m3dfel-dfew/fold1-seed0.")
@@ -58,7 +56,7 @@ def figures(
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
+    refused: dict[tuple[str, str], list[str]] = defaultdict(list)  # (figure, reason) -> runs
     drawn = 0
     with Progress(*columns, console=console, transient=True) as progress:
 
@@ -70,23 +68,22 @@ def figures(
             progress.remove_task(task)
 
         options = Options(
-            shown, tsne_clips, landscape_points, landscape_clips, landscape_radius, seed=seed, track=track
+            loaded[0], shown, tsne_clips, landscape_points, landscape_clips, landscape_radius, seed=seed, track=track
         )
-        for name in track(list(only or DRAWINGS), "figures"):
+        for name in track(wanted, "figures"):
             suited, reasons = suit(DRAWINGS[name], subjects)
             for label, reason in reasons.items():
-                refused[label, reason].append(name)
+                refused[name, reason].append(label)
             if suited:
                 try:
                     figure = DRAWINGS[name].draw(suited, options)
                 except (InputError, ModuleNotFoundError) as error:
-                    refused["", reason_of(error)].append(name)
+                    refused[name, reason_of(error)] = [subject.label for subject in suited]
                 else:
                     console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}")
                     drawn += 1
-    for (label, reason), names in refused.items():
-        whose = f" for {label}" if label and len(subjects) > 1 else ""
-        console.print(f"Skipped {', '.join(names)}{whose}: {reason}", markup=False, highlight=False)
+    for (name, reason), whose in refused.items():
+        console.print(f"Skipped {name} of {', '.join(whose)}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if not drawn:
         raise InputError("None of these figures could be drawn; the reasons are above.")
 
@@ -94,18 +91,16 @@ def figures(
 def suit(drawing: Drawing, subjects: Sequence[Subject]) -> tuple[list[Subject], dict[str, str]]:
     """Return the runs that a figure applies to, and for the labels of the others the reason."""
     suited, reasons = [], {}
+    first = subjects[0].run
     for subject in subjects:
         try:
+            if drawing.same_clips and subject.run.evaluation["test_set"] != first.evaluation["test_set"]:
+                raise InputError(f"it was tested on other clips than {first.name}")
             drawing.check(subject)
         except (InputError, ModuleNotFoundError) as error:
             reasons[subject.label] = reason_of(error)
         else:
             suited.append(subject)
-    first = suited[0].run if suited else None
-    for subject in list(suited) if drawing.same_clips else ():
-        if subject.run.evaluation["test_set"] != first.evaluation["test_set"]:
-            suited.remove(subject)
-            reasons[subject.label] = f"it was tested on other clips than {first.name}"
     return suited, reasons
 
 
@@ -116,13 +111,15 @@ def reason_of(error: Exception) -> str:
     return str(error)
 
 
-def check_options(shown: int, tsne_clips: int, points: int, clips: int, radius: float) -> None:
+def check_options(wanted: Sequence[str], shown: int, tsne_clips: int, points: int, clips: int, radius: float) -> None:
     """Refuse options out of range.
 
     Raises:
         InputError: with the value given and the values allowed.
     """
+    unknown = [name for name in wanted if name not in DRAWINGS]
     rules = (
+        (not unknown, f"There is no figure {', '.join(map(repr, unknown))}. There are: {', '.join(DRAWINGS)}."),
         (shown >= 1, f"shown is {shown}; allowed: 1 or more."),
         (tsne_clips >= 1, f"tsne_clips is {tsne_clips}; allowed: 1 or more."),
         (points >= 3 and points % 2, f"landscape_points is {points}; allowed: odd numbers from 3, 11 is usual."),

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 TERMS = {
     "ce": "cross entropy, nats",
-    "loss": "training loss (weighted sum)",
+    "loss": "training loss, weighted sum",
     "ial": "intensity-aware loss, nats",
     "consistency": "consistency of views, nats",
-    "mccl": "MCCL, weighted nats",
-    "contrastive": "robust contrastive loss, nats",
+    "mccl": "contrastive loss MCCL",
+    "contrastive": "robust contrastive loss",
     "gradient_norm": "gradient norm of DSM",
 }
 """What the training terms in metrics.csv are called, in the order of the panels; other terms come behind."""
+
+STAR = {"marker": "*", "markersize": 8, "markeredgecolor": "black", "markeredgewidth": 0.5}
 
 
 def read_history(run: Path) -> "pd.DataFrame":
@@ -97,8 +99,7 @@ def training_curves(histories: Mapping[str, "pd.DataFrame"]) -> Figure:
             if chosen is not None:
                 there = history[column].notna()
                 place.plot(x[there], 100 * history[column][there], markevery=3, **look)
-                star = {"marker": "*", "markersize": 9, "markeredgecolor": "black", "markeredgewidth": 0.5}
-                place.plot(x[chosen], 100 * history[column][chosen], color=look["color"], zorder=5, **star)
+                place.plot(x[chosen], 100 * history[column][chosen], color=look["color"], zorder=5, **STAR)
         for rate in history.filter(regex="^lr-"):
             there = history[rate].notna()
             axes.flat[2].plot(x[there], history[rate][there], **{**look, "markevery": 0.25})
@@ -110,5 +111,6 @@ def training_curves(histories: Mapping[str, "pd.DataFrame"]) -> Figure:
     for place in axes.flat[: len(titles)]:
         place.set_xlim(left=0)
     handles = [Line2D([], [], label=name, **look) for name, look in zip(histories, looks, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(histories), 5))
+    handles.append(Line2D([], [], label="chosen checkpoint", color="white", linestyle="", **STAR))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
     return figure

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Options:
     """How much is computed, and what shows how far it is; see `dfer_zoo.figures.command.figures`."""
 
+    first: Run
     shown: int
     tsne_clips: int
     landscape_points: int
@@ -55,9 +56,9 @@ def spread(names: Sequence[str], most: int) -> list[str]:
     return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))]
 
 
-def labelled_clips(subjects: Sequence[Subject], most: int) -> tuple[list[str], np.ndarray]:
-    """Return names of test clips of the first run, spread evenly, and their labels ``(n,)``."""
-    labels_by_clip = subjects[0].run.predictions.set_index("clip")["label"]
+def labelled_clips(run: Run, most: int) -> tuple[list[str], np.ndarray]:
+    """Return names of at most `most` test clips of a run, spread evenly, and their labels ``(n,)``."""
+    labels_by_clip = run.predictions.set_index("clip")["label"]
     names = spread(list(labels_by_clip.index), most)
     return names, labels_by_clip[names].to_numpy()
 
@@ -84,7 +85,7 @@ def draw_curves(subjects: Sequence[Subject], options: Options) -> Figure:
 
 def draw_tsne(subjects: Sequence[Subject], options: Options) -> Figure:
     """Draw the features of the same test clips in every run."""
-    names, ids = labelled_clips(subjects, options.tsne_clips)
+    names, ids = labelled_clips(subjects[0].run, options.tsne_clips)
     features = {}
     for subject in subjects:
         net = subject.trained.model.net
@@ -97,7 +98,7 @@ def draw_tsne(subjects: Sequence[Subject], options: Options) -> Figure:
 def draw_heatmaps(subjects: Sequence[Subject], options: Options) -> Figure:
     """Draw the evidence for the true class of median clips, under each other for every run."""
     drawn = {}
-    for name in options.track(median_clips(subjects[0].run, options.shown), "heat maps"):
+    for name in options.track(median_clips(options.first, options.shown), "heat maps"):
         seen = []
         for subject in subjects:
             trained = subject.trained
@@ -127,7 +128,7 @@ def draw_instances(subjects: Sequence[Subject], options: Options) -> Figure:
 
     classes = subjects[0].run.evaluation["classes"]
     bags = []
-    for name in options.track(median_clips(subjects[0].run, options.shown), "instances"):
+    for name in options.track(median_clips(options.first, options.shown), "instances"):
         for subject in subjects:
             trained, net = subject.trained, subject.trained.model.net
             batch = trained.batch(trained.data.dataset("test"), [name])
@@ -137,7 +138,8 @@ def draw_instances(subjects: Sequence[Subject], options: Options) -> Figure:
                 weigh = wian_weights(subject)
                 weights = weigh(video)[0].cpu().numpy() if weigh else None
             frames = batch.video[0].permute(1, 2, 3, 0).cpu().numpy()
-            title = f"{classes[int(batch.label)]} (clip {name})\n{subject.label}: {said(subject.run, name)}"
+            answer = classes[int(logits.mean(0).argmax())]
+            title = f"{classes[int(batch.label)]} (clip {name})\n{subject.label} says {answer}"
             bags.append(Bag(frames, logits, title, weights))
     return instance_tables(bags, min(len(subjects), 3) if len(subjects) > 1 else 2, classes)
 
@@ -159,7 +161,7 @@ def draw_interaction(subjects: Sequence[Subject], options: Options) -> Figure:
 
     models = {}
     for subject in subjects:
-        names, ids = labelled_clips([subject], options.tsne_clips)
+        names, ids = labelled_clips(subject.run, options.tsne_clips)
         geiim, weigh = subject.trained.model.net.geiim, wian_weights(subject)
         graph = isinstance(geiim, GEIIM)
         models[subject.label] = Interaction(

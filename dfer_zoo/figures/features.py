@@ -101,7 +101,6 @@ def tsne(
         f"{len(labels)} clips. Neighbours: share of the {NEIGHBOURS} nearest that are of the same class (by chance "
         f"{100 * chance(labels):.0f} %). Both numbers are of the features, not of the picture.",
     )
-    figure.legend(
-        handles=class_handles([classes[label] for label in present]), loc="outside upper center", ncols=len(present)
-    )
+    handles = class_handles([classes[label] for label in present])
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(present) if columns > 1 else 4)
     return figure

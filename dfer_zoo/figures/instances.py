@@ -1,4 +1,4 @@
-"""What each instance of a bag says, and how instances interact: M3DFEL (Figure 4) and MICACL (GEIIM, WIAN)."""
+"""What each instance of a bag says (M3DFEL, Figure 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dfer_zoo.emotions import EMOTIONS
-from dfer_zoo.figures.style import PAGE, blank, new_figure, styled
+from dfer_zoo.figures.style import PAGE, blank, caption, new_figure, styled
 from dfer_zoo.results import softmax
 
-ROW = 0.17
-"""Height of a row of numbers where an instance is 1 wide."""
+LINE = 0.135
+"""Height of a row of numbers, in inches."""
 
 
 @dataclass(frozen=True)
@@ -31,63 +31,62 @@ class Bag:
     title: str
     weights: np.ndarray | None = None
 
+    @property
+    def rows(self) -> dict[str, list[float]]:
+        """The numbers below the probabilities: a name and a number an instance, the last one for the whole clip."""
+        evidence = said_evidence(self.logits)
+        rows = {"evidence": [*evidence, evidence.mean()]}
+        return rows if self.weights is None else {**rows, "weight w": [*self.weights]}
 
-def margins(logits: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the class a clip is given, and how far each instance puts its logit above the mean of the classes.
+
+def said_evidence(logits: np.ndarray) -> np.ndarray:
+    """Return what each instance says for the class that the clip is given, ``(N,)``.
+
+    It is how far the instance puts the logit of that class above the mean of all classes; the mean over the instances
+    is the clip's.
 
     Args:
         logits: of each instance ``(N, K)``.
-
-    Returns:
-        The class' id and ``(N,)``. The mean over the instances is what decides for the clip.
     """
-    said = int(logits.mean(0).argmax())
-    return said, logits[:, said] - logits.mean(1)
+    said = logits.mean(0).argmax()
+    return logits[:, said] - logits.mean(1)
 
 
 @styled
-def instance_table(bag: Bag, axes: Axes, classes: Sequence[str] = EMOTIONS, shown: int = 2) -> None:
-    """Draw frames of the instances, under each what it says in percent, and what the clip as a whole is given.
+def instance_table(bag: Bag, axes: Axes, line: float, classes: Sequence[str] = EMOTIONS, most: int = 8) -> None:
+    """Draw frames of the instances, below each its probabilities in percent, and beside them those of the clip.
 
     Args:
         bag: the clip.
-        axes: where to draw.
+        axes: where to draw; an instance is 1 wide.
+        line: height of a row of numbers.
         classes: K names.
-        shown: frames drawn of an instance.
+        most: frames drawn, at least one an instance.
     """
     count, length = len(bag.logits), len(bag.frames) // len(bag.logits)
-    shown = min(shown, length)
+    shown = min(max(most // count, 1), length)
     picked = np.linspace(0, length - 1, shown).round().astype(int)
     for instance in range(count):
         for place, frame in enumerate(bag.frames[instance * length + picked]):
             left = instance + place / shown
-            axes.imshow(frame, extent=(left + 0.01, left + 1 / shown - 0.01, 0.02, 1 / shown - 0.01))
-    clip = bag.logits.mean(0)
-    shares = 100 * softmax(np.vstack([bag.logits, clip]))
+            axes.imshow(frame, extent=(left + 0.01, left + 1 / shown - 0.01, 0.02, 1 / shown))
     lefts = [*range(count), count + 0.15]
+    shares = 100 * softmax(np.vstack([bag.logits, bag.logits.mean(0)]))
+    edges = -line * np.arange(len(classes) + 1)
+    middles = [-line * (row + 0.5) for row in range(len(classes))]
+    middles += [-line * (len(classes) + row + 0.7) for row in range(len(bag.rows))]
+    text = {"ha": "center", "va": "center_baseline", "fontsize": 6 if count <= 8 else 4.5}
     for left, column in zip(lefts, shares, strict=True):
-        edges = -ROW * np.arange(len(classes) + 1)
-        axes.pcolormesh(
-            [left, left + 1], edges, column[:, None], cmap="Blues", vmin=0, vmax=100, edgecolors="white", linewidth=0.5
-        )
-        for label, share in enumerate(column):
-            look = {"color": "white" if share > 55 else "black", "ha": "center", "va": "center"}
-            axes.text(left + 0.5, -ROW * (label + 0.5), f"{share:.0f}", fontsize=6, **look)
-    said, evidence = margins(bag.logits)
-    rows = {f"for {classes[said]}": [*evidence, evidence.mean()]}
-    if bag.weights is not None:
-        rows["weight w"] = [*bag.weights]
-    for number, values in enumerate(rows.values()):
+        axes.pcolormesh([left, left + 1], edges, column[:, None], cmap="Blues", vmin=0, vmax=100, edgecolors="white")
+        for middle, share in zip(middles, column, strict=False):
+            axes.text(left + 0.5, middle, f"{share:.0f}", color="white" if share > 55 else "black", **text)
+    for middle, (name, values) in zip(middles[len(classes) :], bag.rows.items(), strict=True):
         for left, value in zip(lefts, values, strict=False):
-            sign = "+" if number == 0 else ""
-            height = -ROW * (len(classes) + number + 0.65)
-            axes.text(left + 0.5, height, f"{value:{sign}.2f}", ha="center", va="center", fontsize=6)
-    places = [-ROW * (label + 0.5) for label in range(len(classes))]
-    places += [-ROW * (len(classes) + number + 0.65) for number in range(len(rows))]
-    axes.set_yticks(places, [*classes, *rows], fontsize=6.5)
+            axes.text(left + 0.5, middle, f"{value:+.1f}" if name == "evidence" else f"{value:.2f}", **text)
+    axes.set_yticks(middles, [*classes, *bag.rows])
     axes.set_xticks([left + 0.5 for left in lefts], [*range(1, count + 1), "clip"])
-    axes.set(xlim=(0, count + 1.15), ylim=(-ROW * (len(classes) + len(rows) + 0.2), 1 / shown), aspect="equal")
-    axes.tick_params(length=0)
+    axes.set(xlim=(0, count + 1.15), ylim=(-line * (len(middles) + 0.3), 1 / shown + 0.02), aspect="equal")
+    axes.tick_params(length=0, labelsize=6.5)
     axes.spines[:].set_visible(False)
     axes.set_title(bag.title, loc="left", fontsize=7)
 
@@ -102,15 +101,20 @@ def instance_tables(bags: Sequence[Bag], columns: int = 2, classes: Sequence[str
         classes: K names.
     """
     rows = -(-len(bags) // columns)
-    width = max(len(bag.logits) for bag in bags) + 1.15
-    tall = 0.5 + ROW * (len(classes) + 2.2)
-    figure, axes = new_figure(rows, columns, PAGE, rows * ((PAGE / columns - 0.6) * tall / width + 0.4) + 0.2)
-    for place, bag in zip(axes.flat, bags, strict=False):
-        instance_table(bag, place, classes)
+    instance = ((PAGE - 0.7) / columns - 0.2) / (max(len(bag.logits) for bag in bags) + 1.15)  # its width in inches
+    lines = max(len(classes) + len(bag.rows) for bag in bags)
+    frames = max(instance / max(8 // len(bag.logits), 1) for bag in bags)
+    figure, axes = new_figure(rows, columns, PAGE, rows * (frames + LINE * lines + 0.65) + 0.35)
+    for number, (place, bag) in enumerate(zip(axes.flat, bags, strict=False)):
+        instance_table(bag, place, LINE / instance, classes)
+        place.set_anchor("N")
+        if number % columns and bag.rows.keys() == bags[number - 1].rows.keys():
+            place.tick_params(labelleft=False)
     blank(axes.flat[len(bags) :])
-    figure.supxlabel(
-        "instance. Numbers: probability in percent. Last rows: logit of the class said above the mean of the classes, "
-        "whose mean over instances decides; WIAN's weight.",
-        fontsize=6.5,
+    weights = ", w: WIAN's weight" if any(bag.weights is not None for bag in bags) else ""
+    caption(
+        figure,
+        "Columns: instances. Probability of each class in percent; evidence: logit of the class said above the mean of "
+        f"all classes, whose mean over the instances is the clip's{weights}.",
     )
     return figure

@@ -108,27 +108,30 @@ def training_clips(trained: Trained, count: int, seed: int) -> list["Batch"]:
 
 
 @styled
-def landscapes(surfaces: Mapping[str, np.ndarray], radius: float, clips: int) -> Figure:
+def landscapes(surfaces: Mapping[str, np.ndarray], radius: float, clips: int, classes: int = 7) -> Figure:
     """Draw loss surfaces side by side on one colour scale, the trained weights marked by a star.
 
     Args:
         surfaces: for each run, as `loss_surface` returns them.
         radius: of the surfaces.
         clips: training clips that they were computed on.
+        classes: K; a dashed line shows where the loss is that of guessing, log K. The scale ends at five times that.
     """
     columns = min(len(surfaces), 3)
     rows = -(-len(surfaces) // columns)
     side = (PAGE - 0.6) / max(columns, 2)
     figure, axes = new_figure(rows, columns, side * columns + 0.6, (side + 0.25) * rows + 0.5)
-    low = min(surface.min() for surface in surfaces.values())
-    high = max(surface[np.isfinite(surface)].max() for surface in surfaces.values())
-    levels = np.geomspace(max(low, 1e-3), high, 13)
+    guess = np.log(classes)
+    lowest = max(min(surface[np.isfinite(surface)].min() for surface in surfaces.values()), 0.01)
+    levels = np.geomspace(min(lowest, guess / 2), 5 * guess, 17)
     for place, (name, surface) in zip(axes.flat, surfaces.items(), strict=False):
         axis = np.linspace(-radius, radius, len(surface))
-        norm = LogNorm(levels[0], levels[-1])
+        norm = LogNorm(levels[0], 2 * levels[-1])  # white lines show on every colour but the lightest
+        surface = np.where(np.isfinite(surface), surface, 10 * levels[-1])  # overflown: off the scale, not a hole
         drawn = place.contourf(axis, axis, surface, levels, norm=norm, cmap="viridis", extend="both")
-        lines = place.contour(axis, axis, surface, levels[1::2], colors="white", linewidths=0.5)
+        lines = place.contour(axis, axis, surface, levels[::2], colors="white", linewidths=0.4)
         place.clabel(lines, fmt="%.2g", fontsize=5.5)
+        place.contour(axis, axis, surface, [guess], colors="white", linewidths=1.2, linestyles="dashed")
         place.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=8, markeredgewidth=0.5)
         middle = len(surface) // 2
         place.set(title=f"{name}\nloss at the star {surface[middle, middle]:.2f}", box_aspect=1)
@@ -138,7 +141,7 @@ def landscapes(surfaces: Mapping[str, np.ndarray], radius: float, clips: int) ->
     figure.colorbar(drawn, ax=axes, label="cross entropy, nats", shrink=0.8, format="%.2g")
     caption(
         figure,
-        f"{clips} training clips, {len(axis)} x {len(axis)} points of one random plane (Li et al., 2018); BatchNorm keeps "
-        "its statistics of training.",
+        f"{clips} training clips; {len(axis)} x {len(axis)} points of one random plane (Li et al., 2018). BatchNorm "
+        f"keeps its statistics of training. Dashed: the loss of guessing, log {classes} = {guess:.2f}.",
     )
     return figure

@@ -27,13 +27,14 @@ def labels(runs: Sequence["Run"]) -> list[str]:
     >>> labels([Run(Path("runs/hdf-dfew/fold1-seed0"), {}, {}), Run(Path("runs/hdf-dfew/fold2-seed0"), {}, {})])
     ['hdf-dfew/fold1-seed0', 'hdf-dfew/fold2-seed0']
     """
-    whole = [run.name for run in runs]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(runs):
+        return [str(run.path) for run in runs]
     parents = [run.path.parent.name for run in runs]
-    if len(set(parents)) < len(runs) or len({run.path.name for run in runs}) > 1 or len(runs) == 1:
-        return whole
-    methods = [parent.rpartition("-")[0] for parent in parents]
-    one_dataset = len({parent.rpartition("-")[2] for parent in parents}) == 1
-    return methods if one_dataset and all(methods) else parents
+    if len({run.path.name for run in runs}) > 1 or len(runs) == 1:
+        return names
+    methods, _, datasets = zip(*(parent.rpartition("-") for parent in parents), strict=True)
+    return list(methods) if len(set(datasets)) == 1 and all(methods) else parents
 
 
 @styled
