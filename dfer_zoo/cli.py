@@ -192,6 +192,7 @@ class DFERCLI(LightningCLI):
         """Test the chosen checkpoints; measure the model's cost, which ends the run."""
         if self.trainer.fast_dev_run or self.trainer.checkpoint_callback is None or self.trainer.interrupted:
             return
+        self.trainer.loggers = []  # these tests are not of the last step, which they would be logged for
         for rule in dict.fromkeys([BEST, *self.settings.rules]):
             self.writer.name = "-".join([f"test-{rule}", *self._limits()])
             checkpoint = self.writer.folder / "checkpoints" / f"{rule}.ckpt"

@@ -189,12 +189,8 @@ class DFERModel(L.LightningModule):
         self.log_epoch_metrics("test")
 
     def log_epoch_metrics(self, split: str) -> None:
-        """Compute, log and reset the metrics of a split; torchmetrics has added up the devices' counts.
-
-        The loggers get what belongs to an epoch of the training, not the tests of chosen checkpoints behind it.
-        """
-        scores = self.metrics[split].compute()
-        self.log_dict(scores, prog_bar=split == "val", logger=not self.trainer.testing)
+        """Compute, log and reset the metrics of a split; torchmetrics has added up the devices' counts."""
+        self.log_dict(self.metrics[split].compute(), prog_bar=split == "val")
         self.metrics[split].reset()
 
     def gather(self, x: Tensor) -> Tensor:
