@@ -42,7 +42,7 @@ NAMED = ("synthesize", "crossval", "ablation")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 for a failed check, 2 for a wrong input."""
+    """Run the command line and return its exit status: 0; 1 for a failed check or nothing found; 2 for wrong input."""
     args = list(sys.argv[1:] if args is None else args)
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 class RandomClips(L.LightningDataModule):
     """Four batches of random clips, with the attributes that a model reads from a data module."""
 
-    seed, frames, size, label_names, class_counts = 0, 4, 32, EMOTIONS, COUNTS
+    seed, frames, size, label_names, class_counts, generated = 0, 4, 32, EMOTIONS, COUNTS, True
 
     def batches(self) -> list[Batch]:
         video = torch.randint(
@@ -96,7 +96,7 @@ def test_a_checkpoint_gives_the_same_model_back(name: str, tmp_path: Path) -> No
     assert spec["labels"] == list(EMOTIONS)
     assert (spec["frames"], spec["size"]) == (4, 32)
     assert spec["mean"] == list(model.net.mean)
-    assert spec["data"] == "RandomClips"
+    assert (spec["data"], spec["generated"]) == ("RandomClips", True)
 
 
 def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
