@@ -62,7 +62,9 @@ def draw_timeline(table: pd.DataFrame, labels: Sequence[str], end: float, title:
     shown = (0, end) if end <= 5 * (seen[1] - seen[0]) else seen
     axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=shown, xlabel="seconds")
     axes.set_title(title, fontsize=8)
-    figure.colorbar(picture, ax=axes, label="probability, percent", pad=0.01)
+    scale = figure.colorbar(picture, ax=axes, pad=0.01)
+    scale.set_label("probability, percent", fontsize=8)
+    scale.ax.tick_params(labelsize=7)
     return figures.save(figure, path)
 
 
