@@ -5,6 +5,7 @@ FOLD   ?=
 RUN    ?=
 ROOT   ?=
 VIDEO  ?=
+VIDEOS ?=
 TABLE  ?=
 FOLDS  ?=
 SEEDS  ?=
@@ -22,7 +23,7 @@ need   = @test -n "$($(1))" || { echo "make $@ needs $(1)=$(2)"; exit 2; }
 A_RUN := runs/<model>-<data>/<version>
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test train resume evaluate predict recognize crossval ablation compare report figures stress \
+.PHONY: help install demo test train resume evaluate predict recognize crop crossval ablation compare report figures stress \
 	calibrate export profile benchmark twin check-data pack notebook lint
 
 help:  ## show this list
@@ -64,6 +65,11 @@ recognize: $(READY)  ## find the faces in VIDEO= and say what they show, with th
 	$(call need,RUN,$(A_RUN))
 	$(call need,VIDEO,film.mp4)
 	$(DFER) recognize $(VIDEO) --checkpoint '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+
+crop: $(READY)  ## make aligned face clips in ROOT= of labelled videos VIDEOS= (files, a folder or a csv)
+	$(call need,VIDEOS,videos.csv)
+	$(call need,ROOT,folder)
+	$(DFER) crop $(VIDEOS) --out '$(ROOT)' $(ARGS)
 
 crossval: $(READY)  ## train MODEL= on DATA= for all FOLDS=1-5 and SEEDS=0-2; what is done is not repeated
 	$(DFER) crossval --model $(MODEL) --data $(DATA) $(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(ARGS)
