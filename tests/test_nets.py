@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dfer_zoo import nets
+from dfer_zoo.nets.convolutions import ClipConv3d
 from dfer_zoo.nets.r3d import FULL_WIDTH
 
 NETS = {name: getattr(nets, name) for name in nets.__all__ if issubclass(getattr(nets, name), nn.Module)}
@@ -61,6 +62,12 @@ def test_every_parameter_gets_a_gradient(net: nn.Module) -> None:
     found = gradients(net, torch.randn(CLIP))
     assert [name for name, grad in found.items() if grad is None or not grad.isfinite().all()] == []
     assert [name for name, grad in found.items() if not grad.abs().sum() > 0] == []
+
+
+def test_every_convolution_over_time_is_ours(net: nn.Module) -> None:
+    over_time = [module for module in net.modules() if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1]
+    assert over_time
+    assert all(type(module) is ClipConv3d for module in over_time)
 
 
 @pytest.mark.parametrize("name", ["M3DFELNet", "MICACLNet"])

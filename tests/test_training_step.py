@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dfer_zoo.data.base import Batch
+from dfer_zoo.errors import InputError
 from dfer_zoo.models import HDF, M3DFEL, MICACL, Baseline, DFERModel
 from dfer_zoo.models import micacl as micacl_model
 from dfer_zoo.nets.r3d import FULL_WIDTH
@@ -123,6 +124,11 @@ def test_recomputed_activations_are_not_kept() -> None:
             model.losses(random_batch(4, 8, 32))
         kept.append(total)
     assert kept[1] < kept[0] / 2
+
+
+def test_compiling_and_recomputing_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"model\.compile or model\.recompute"):
+        MODELS["r3d_18"](compile=True, recompute=True)
 
 
 class RandomClips(LightningDataModule):

@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from dfer_zoo.nets.inference import for_inference
@@ -17,7 +16,7 @@ from .steps import as_plain_pytorch, build, random_batch, recipe
 
 
 def compare(name: str, clips: int, rounds: int) -> None:
-    """Print the ratios of a recipe's net, and how far its logits are from the plain ones."""
+    """Print the ratios of a recipe's net."""
     _, _, data = recipe(name)
     model = build(name).eval()
     video = model.normalize(random_batch(clips, data["frames"], data["size"]).video)
@@ -37,10 +36,6 @@ def compare(name: str, clips: int, rounds: int) -> None:
         "BatchNorm folded, bf16": lambda: folded_half(half).logits,
     }
     with torch.inference_mode():
-        expected = variants["plain"]()
-        for variant, run in variants.items():
-            apart = (run().float() - expected).abs().max() / expected.std(0).mean()
-            Console().print(f"{name}, {variant}: logits within {apart.item():.2g} of their spread over clips")
         seconds = alternate(variants, rounds)
     print_ratios(f"Inference of {name}, {clips} clips at once", seconds, "plain", clips, "clips")
 
