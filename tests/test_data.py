@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,6 +168,8 @@ def test_clips_do_not_depend_on_workers_or_batches(data, dfew_root):
     """What a clip looks like is a function of seed, epoch and name."""
     expected = by_name(data.train_dataloader(), 3)
     options = {"frames": 4, "size": 24, "seed": 5}
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (9, 9), 2)  # starts threads, for which no worker may wait
     parallel = by_name(DFEW(str(dfew_root), workers=2, batch_size=6, **options).train_dataloader(), 3)
     regrouped = by_name(DFEW(str(dfew_root), workers=0, batch_size=11, **options).train_dataloader(), 3)
     assert parallel.keys() == regrouped.keys() == expected.keys()

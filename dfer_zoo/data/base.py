@@ -358,13 +358,16 @@ class DFERData(L.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             devices=trainer.world_size if trainer else 1,
         )
+        if self.workers > 0:
+            # One OpenCV thread a worker, as of torch's. Said here, since a forked process that inherits the threads of
+            # OpenCV waits for them forever.
+            cv2.setNumThreads(1)
         return DataLoader(
             dataset,
             batch_size=None,  # the sampler yields whole batches
             sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_use_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -393,10 +396,6 @@ class DFERData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.loader("predict")
-
-
-def _use_one_thread(worker: int) -> None:
-    cv2.setNumThreads(1)  # torch's threads are one in a worker already; OpenCV would start as many as there are cores
 
 
 def _check(name: str, value: object, valid: bool, allowed: str) -> None:
