@@ -105,7 +105,7 @@ def fit_quietly(model: L.LightningModule, data: L.LightningDataModule, **trainer
 
 def write_checkpoint(path: Path, model: DFERModel, frames: int = 4, size: int = 32) -> Path:
     """Write what a training leaves of a model, without the training."""
-    data = SimpleNamespace(label_names=EMOTIONS, frames=frames, size=size)
+    data = SimpleNamespace(label_names=EMOTIONS, frames=frames, size=size, generated=True)
     model.trainer = SimpleNamespace(datamodule=data)
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(content)
