@@ -371,6 +371,12 @@ class DFERData(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; Lightning would look into every name, too."""
+        return batch._replace(
+            video=batch.video.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
+        )
+
     def train_dataloader(self) -> DataLoader:
         loader = self.loader("train")
         loader.sampler.resume, self.resume = self.resume, None

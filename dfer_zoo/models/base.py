@@ -164,12 +164,6 @@ class DFERModel(L.LightningModule):
         self.metrics[split].update(logits, batch.label)
         return {"name": batch.name, "label": batch.label, "logits": logits}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the tensors; Lightning would look into every name, too."""
-        return batch._replace(
-            video=batch.video.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
-        )
-
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | list[str]]:
         return self.evaluation_step(batch, ("val", "test")[dataloader_idx])
 

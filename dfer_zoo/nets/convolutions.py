@@ -25,8 +25,8 @@ class ClipConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, T, H, W)``."""
         if x.shape[2] == 1 and 2 * self.padding[0] + 1 == self.kernel_size[0]:
-            # the other taps see nothing but padding
-            middle = self.weight[:, :, self.padding[0]]
+            # The other taps see nothing but padding. Cut out as it lies in memory, the gradient's zeros lie so, too.
+            middle = self.weight.permute(0, 2, 3, 4, 1)[:, self.padding[0]].permute(0, 3, 1, 2)
             y = F.conv2d(x.squeeze(2), middle, self.bias, self.stride[1:], self.padding[1:], groups=self.groups)
             return y.unsqueeze(2)
         depthwise = self.groups == self.in_channels == self.out_channels
@@ -71,7 +71,9 @@ class ShortClipConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_x = _native_backward(gradient, x, weight, ctx.stride, ctx.padding, (True, False))[0]
         if ctx.needs_input_grad[1]:
-            padded = F.pad(x, (0, 0, 0, 0, time, time))
+            # F.pad is seven times slower
+            padded = x.new_zeros(len(x), x.shape[2] + 2 * time, *x.shape[3:], x.shape[1]).permute(0, 4, 1, 2, 3)
+            padded[:, :, time : time + x.shape[2]] = x
             for_weight = _native_backward(gradient, padded, weight, ctx.stride, (0, *space), (False, True))[1]
         return for_x, for_weight, None, None
 
