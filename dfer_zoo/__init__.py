@@ -1,11 +1,12 @@
 """dfer-zoo: dynamic facial expression recognition, trained and compared under one protocol.
 
-A trained model is a few lines; `load` takes a checkpoint or its export to ONNX::
+A trained model is three lines; `load` takes a checkpoint or its export to ONNX::
 
     import dfer_zoo
     model = dfer_zoo.load("runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt")
     logits = model(video).logits  # uint8 clips (B, 3, T, H, W); model.spec holds T, H = W and the labels
-    table = dfer_zoo.recognize("party.mp4", model)  # finds the faces; a row for every person and window of time
+
+``dfer_zoo.recognize("party.mp4", model)`` finds the faces of a video: a table, a row for every person and window of time.
 
 The networks are plain torch:
 
