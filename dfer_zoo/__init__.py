@@ -6,7 +6,7 @@ A trained model is three lines; `load` takes a checkpoint or its export to ONNX:
     model = dfer_zoo.load("runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt")
     logits = model(video).logits  # uint8 clips (B, 3, T, H, W); model.spec holds T, H = W and the labels
 
-``dfer_zoo.recognize("party.mp4", model)`` finds the faces of a video: a table, a row for each person and window of time.
+``dfer_zoo.recognize("party.mp4", model)`` finds a video's faces: a table, a row for each person and window of time.
 
 The networks are plain torch:
 

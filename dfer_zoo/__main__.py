@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -95,7 +95,7 @@ def call(command: str, words: list[str]) -> object:
     switches = {f"--{key}" for key, parameter in parameters.items() if parameter.annotation is bool}
     words = [
         f"{word}=true" if word in switches and following.startswith("--") else word
-        for word, following in zip(words, [*words[1:], "--"], strict=True)
+        for word, following in pairwise([*words, "--"])
     ]
     if more:
         words, fit_options = share_out(words, {"--help", "-h", *(f"--{key}" for key in parameters)})

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,6 +27,7 @@ from dfer_zoo import models
 from dfer_zoo.data import Batch, DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
+from dfer_zoo.nets.convolutions import ClipConv3d
 from dfer_zoo.recipes import Recipe, read_recipes
 from dfer_zoo.results import WIDE
 from dfer_zoo.runs import quiet_trainer, write_text
@@ -50,10 +52,17 @@ def count_macs(model: DFERModel, frames: int, size: int, padding: bool = True) -
     model.eval()
     mapping = {} if padding else {torch.ops.aten.convolution: flops_inside}
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the flag's own tf32 setting
-        with counter, torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM is not counted
-            model(clip)
+    sliced = [module for module in model.modules() if padding and isinstance(module, ClipConv3d)]
+    for module in sliced:
+        module.__class__ = nn.Conv3d  # ours leave out the taps that see only padding
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the flag's own tf32 setting
+            with counter, torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM is not counted
+                model(clip)
+    finally:
+        for module in sliced:
+            module.__class__ = ClipConv3d
     model.train(was_training)
     return counter.get_total_flops() // 2
 

@@ -138,7 +138,11 @@ def trained_run(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     runs = tmp_path_factory.mktemp("runs")
     configs = (f"--config={experiments / name}.yaml" for name in ("trainer", "data/dfew", "model/r3d_18", "quick"))
     small = ("--data.size=32", "--data.workers=0", "--model.width=8", "--trainer.max_epochs=1")
-    quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    quiet = (
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.precision=32-true",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dfer_zoo.profile.clips_per_second", lambda *_: 1.0)
         assert main(["fit", *configs, f"--data.root={dfew_root}", f"--runs={runs}", *small, *quiet]) == 0

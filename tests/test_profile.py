@@ -158,7 +158,9 @@ def test_profile_writes_a_row_for_every_model(
     words = ["--model=r3d_18,x3d_s", "--quick", "--batch=2", "--rounds=1", f"--experiments={EXPERIMENTS}"]
     assert main(["profile", *words, f"--root={dfew_root}", f"--out={tmp_path}"]) == 0
     table = pd.read_csv(tmp_path / "profile.csv")
-    assert table["model"].tolist() == ["r3d_18", "x3d_s"]
+    recipes = read_recipes(EXPERIMENTS, ["r3d_18", "x3d_s"], "dfew", quick=True)
+    expected = [(recipe.name, precision) for recipe in recipes for precision in recipe.precisions]
+    assert list(zip(table["model"], table["precision"], strict=True)) == expected
     speeds = [column for column in table if column.endswith(("per_second", "share_of_peak"))]
     assert len(speeds) == 5
     assert (table[speeds] > 0).all(axis=None)

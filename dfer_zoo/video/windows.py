@@ -10,6 +10,9 @@ from dfer_zoo.data.transforms import crop_and_resize
 from dfer_zoo.video.cropping import Span, crop
 from dfer_zoo.video.footage import Footage, Progress, frames_of
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The box of a whole frame."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -97,7 +100,7 @@ def clips(
             key = (window.person, position)
             needed[key] = needed.get(key, 0) + 1
             if key not in crops:
-                crops[key] = crop_and_resize(crop(picture, window.span.square(time)), (0, 0, 1, 1), size)
+                crops[key] = crop_and_resize([crop(picture, window.span.square(time))], [WHOLE], size)[0]
             if position == window.frames[-1]:
                 complete.append(number)
         for number in complete:
