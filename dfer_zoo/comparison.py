@@ -143,6 +143,11 @@ class Comparison:
         return self.methods[0].clips
 
     @property
+    def dataset(self) -> str:
+        """The dataset's name; whose people are known, that is generated data in its layout."""
+        return self.methods[0].data + (" layout, generated" if self.by == "people" else "")
+
+    @property
     def compared(self) -> list[Method]:
         """The methods of the rule that is compared."""
         return [method for method in self.methods if method.rule == self.methods[0].rule]

@@ -138,7 +138,7 @@ def score_grid(comparison: Comparison) -> Grid:
     clips = f"{rows['clips'][0]} test clips"
     if comparison.by == "people":
         clips += f" of {rows['drawn_people'][0]} people"
-    title = "; ".join([f"{rows['data'][0]}: the same {clips}", *same, "percent", _checkpoint(rows["rule"][0])])
+    title = "; ".join([f"{comparison.dataset}: the same {clips}", *same, "percent", _checkpoint(rows["rule"][0])])
     notes = [
         f"[ ]: 95 % bootstrap interval, {comparison.by} drawn anew"
         f"{' within folds' if ' ' in rows['folds'][0] else ''}; the luck of training is not in it."

@@ -52,7 +52,7 @@ def forests(comparison: "Comparison") -> Figure:
         places[1].tick_params(labelleft=False)
     for place in axes[1:].flat:
         place.axvline(0, color="black", linewidth=0.6)
-    clips = f"{len(comparison.clips)} test clips of {comparison.methods[0].data}"
+    clips = f"{len(comparison.clips)} test clips of {comparison.dataset}"
     figure.suptitle(f"{clips}; bars: 95 % intervals, {comparison.by} drawn anew", fontsize=8)
     return figure
 
