@@ -298,3 +298,9 @@ def test_normalisation_is_the_backbones() -> None:
     video = torch.full((1, 3, 2, 2, 2), 255, dtype=torch.uint8)
     expected = [(1 - mean) / std for mean, std in zip(model.net.mean, model.net.std, strict=True)]
     assert model.normalize(video)[0, :, 0, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_max_steps_alone_give_the_schedule_an_end() -> None:
+    trainer = fit(TINY["Baseline"](warmup_epochs=0, lr=1e-3, min_lr=1e-5), max_epochs=-1, max_steps=6)  # 1.5 epochs
+    assert trainer.global_step == 6
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-5)
