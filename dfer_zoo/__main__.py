@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -19,13 +19,30 @@ COMMANDS = {
     "check": ("dfer_zoo.data.check:check", "say what is wrong with a dataset on disk"),
     "pack": ("dfer_zoo.data.pack:pack", "put a dataset's frames into one file that loads ten times faster"),
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
-    "compare": ("dfer_zoo.results:compare", "put finished runs into one table with figures"),
+    "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
+    "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
+    "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
+    "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
+    "recognize": ("dfer_zoo.video.command:recognize", "say what the faces in videos of your own seem to express"),
+    "crop": ("dfer_zoo.video.dataset:crop_videos", "make aligned face clips of labelled videos, to train on"),
     "gallery": ("dfer_zoo.figures:gallery", "draw clips of a run's test split with what the model says"),
+    "stress": ("dfer_zoo.stress:stress", "test runs under darkness, blur, noise, lost frames and other corruptions"),
+    "calibrate": (
+        "dfer_zoo.calibration:calibrate",
+        "fit a temperature to a run's probabilities; draw how reliable they are",
+    ),
+    "profile": ("dfer_zoo.profile:profile", "measure what the recipes cost here: MACs, memory, clips a second"),
+    "report": ("dfer_zoo.page:report", "put everything there is to see of finished runs into one html page"),
+    "export": ("dfer_zoo.export:export", "write a trained model to one file that runs without this package"),
 }
 
 
+NAMED = ("synthesize", "crossval", "ablation")
+"""Commands whose required arguments are given by name: their order would be a guess."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 for a failed check, 2 for a wrong input."""
+    """Run the command line and return its exit status: 0; 1 for a failed check or nothing found; 2 for wrong input."""
     args = list(sys.argv[1:] if args is None else args)
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
@@ -63,20 +80,52 @@ def main(args: Sequence[str] | None = None) -> int:
 def call(command: str, words: list[str]) -> object:
     """Parse the words after a command by the signature of its function, and call it.
 
-    Required arguments are positional, but for `synthesize`, where the order of two names would be a guess; a list takes
-    all words up to the first option.
+    Required arguments are positional, but for the commands in `NAMED`; a list takes all words up to the first option; a
+    switch needs no value. Where the function takes `fit_options`, these are the options that it does not know.
     """
     from jsonargparse import ArgumentParser
 
     module, name = COMMANDS[command][0].split(":")
     function = getattr(import_module(module), name)
-    parser = ArgumentParser(prog=f"dfer-zoo {command}")
-    parser.add_function_arguments(function, as_positional=command != "synthesize")
-    first = next(iter(signature(function).parameters.values()))
+    parameters = signature(function).parameters
+    more = "Options that are not listed here are handed to `fit`." if "fit_options" in parameters else None
+    parser = ArgumentParser(prog=f"dfer-zoo {command}", description=more)
+    parser.add_function_arguments(function, as_positional=command not in NAMED, skip={"fit_options"})
+    first = next(iter(parameters.values()))
+    switches = {f"--{key}" for key, parameter in parameters.items() if parameter.annotation is bool}
+    words = [
+        f"{word}=true" if word in switches and following.startswith("--") else word
+        for word, following in pairwise([*words, "--"])
+    ]
+    if more:
+        words, fit_options = share_out(words, {"--help", "-h", *(f"--{key}" for key in parameters)})
+        return function(**parser.parse_args(words), fit_options=fit_options)
     if get_origin(first.annotation) is list:
         count = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
         words = [json.dumps(words[:count]), *words[count:]]
     return function(**parser.parse_args(words))
+
+
+def share_out(words: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:
+    """Share words out by the option that they belong to.
+
+    Args:
+        words: of the command line.
+        known: options.
+
+    Returns:
+        The known options with their values, and the others with theirs.
+
+    >>> share_out(["--model", "hdf", "--data.size=64", "--trainer.max_epochs", "2"], {"--model"})
+    (['--model', 'hdf'], ['--data.size=64', '--trainer.max_epochs', '2'])
+    """
+    parts: tuple[list[str], list[str]] = ([], [])
+    part = parts[0]
+    for word in words:
+        if word.startswith("-"):
+            part = parts[word.split("=")[0] not in known]
+        part.append(word)
+    return parts
 
 
 def print_help() -> None:

@@ -1,13 +1,15 @@
 """The verbs of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``, on LightningCLI."""
 
-import logging
 import shlex
 import signal
-import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,7 +26,20 @@ from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.provenance import SaveRun
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
-from dfer_zoo.runs import BEST, CONFIG, COST, LAST, EvaluationWriter, LeftOut, MetricsCSV, choose_version, write_json
+from dfer_zoo.runs import (
+    BEST,
+    BEST_TEST,
+    CONFIG,
+    COST,
+    LAST,
+    EvaluationWriter,
+    Identity,
+    LeftOut,
+    MetricsCSV,
+    choose_version,
+    silence_lightning,
+    write_json,
+)
 
 TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color", "on_error"}
 """Options of the data that change no test clip."""
@@ -40,6 +55,13 @@ class DFERCLI(LightningCLI):
         """Add where a run goes; hand the seed to the data and the clips' shape to the model."""
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument("--method", type=str, help="Name in folders and tables; the model's class by default.")
+        parser.add_argument(
+            "--rules",
+            type=list[Literal["last", "best_test"]],
+            default=[],
+            help="Checkpoints that fit tests beside best_val: the last epoch's; best_test, the papers' rule, the epoch "
+            "with the best WAR on the test clips, which are then scored after each epoch.",
+        )
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="Minutes between saves of last.ckpt within an epoch."
         )
@@ -89,7 +111,7 @@ class DFERCLI(LightningCLI):
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
-            folder, name = self._training_folder(), "-".join([f"test-{BEST}", *self._limits()])
+            folder, name = self._training_folder(), f"test-{BEST}"
             callbacks.append(LeftOut(folder))
             if settings.trainer.logger in (None, True):
                 tensorboard = TensorBoardLogger(settings.runs, folder.parent.name, folder.name)
@@ -100,6 +122,9 @@ class DFERCLI(LightningCLI):
             elif settings.trainer.enable_checkpointing is not False:
                 checkpoints = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
                 callbacks.append(ModelCheckpoint(filename=BEST, monitor="val_war", mode="max", **checkpoints))
+                if BEST_TEST in settings.rules:
+                    self.datamodule.test_each_epoch = True
+                    callbacks.append(ModelCheckpoint(filename=BEST_TEST, monitor="test_war", mode="max", **checkpoints))
                 callbacks.append(LastCheckpoint(folder / "checkpoints", LAST, settings.checkpoint_minutes))
                 kwargs["plugins"] = [WholeCheckpointIO(), *(self._get(self.config_init, "trainer").plugins or [])]
         else:
@@ -140,24 +165,39 @@ class DFERCLI(LightningCLI):
 
     def _training_folder(self) -> Path:
         """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
-        method = self.settings.method or type(self.model).__name__.lower()
-        folder = Path(self.settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
-        version = f"{self.datamodule.run_name}-seed{self.settings.seed_everything}"
-        config = self._parser("fit").dump(self.settings, skip_none=False)
-        version, last = choose_version(folder, version, config)
+        run, last = choose_version(self.identity())
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
             self.config_init.fit.ckpt_path = str(last)
-            Console().print(f"Continuing the interrupted run {folder / version} from {LAST}.ckpt.")
-        return folder / version
+            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.")
+        return run
+
+    def identity(self) -> Identity:
+        """Return what tells the training that the words ask for from others."""
+        settings = self.settings
+        method = settings.method or settings.model.class_path.rpartition(".")[2].lower()
+        folder = Path(settings.runs) / f"{method}-{type(self.datamodule).__name__.lower()}"
+        version = f"{self.datamodule.run_name}-seed{settings.seed_everything}"
+        return Identity(folder, version, self._parser("fit").dump(settings, skip_none=False), self._complete)
+
+    def _complete(self, config: str) -> Mapping[str, Any]:
+        parser = self._parser("fit")
+        parser.exit_on_error = False
+        try:
+            return yaml.safe_load(parser.dump(parser.parse_string(config), skip_none=False))
+        except ArgumentError:  # of an option that is no more
+            return yaml.safe_load(config)
 
     def after_fit(self) -> None:
-        """Test the checkpoint chosen on the validation clips; measure the model's cost, which ends the run."""
-        checkpoints = self.trainer.checkpoint_callback
-        if self.trainer.fast_dev_run or checkpoints is None or self.trainer.interrupted:
+        """Test the chosen checkpoints; measure the model's cost, which ends the run."""
+        if self.trainer.fast_dev_run or self.trainer.checkpoint_callback is None or self.trainer.interrupted:
             return
-        self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoints.best_model_path, verbose=False)
-        self.after_test()
+        self.trainer.loggers = []  # these tests are not of the last step, which they would be logged for
+        for rule in dict.fromkeys([BEST, *self.settings.rules]):
+            self.writer.name = "-".join([f"test-{rule}", *self._limits()])
+            checkpoint = self.writer.folder / "checkpoints" / f"{rule}.ckpt"
+            self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint, verbose=False)
+            self.after_test()
         if self.trainer.is_global_zero:
             self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
             write_json(self.writer.folder / COST, measure_cost(self.model, self.datamodule))
@@ -169,10 +209,36 @@ class DFERCLI(LightningCLI):
             if self.writer.result is not None:
                 console.print(evaluation_table(self.writer.result, f"{self.writer.folder} {self.writer.name}"))
             elif self.subcommand == "predict":
-                console.print(prediction_table(pd.read_csv(self.writer.written, dtype={"clip": str})))
+                from dfer_zoo.calibration import temperature_of
+
+                predictions = pd.read_csv(self.writer.written, dtype={"clip": str})
+                console.print(prediction_table(predictions, temperature_of(Path(self.settings.ckpt_path))))
             console.print(f"Predictions: {self.writer.written}")
 
     after_validate = after_predict = after_test
+
+
+class Planner(DFERCLI):
+    """Parse the words of trainings without carrying them out; only the data module is built, which reads no file."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verb that trains; the parsers of the others take time to build."""
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+    def identify(self, words: Sequence[str]) -> Identity:
+        """Return the identity of the training that the words ask for."""
+        self.parse_arguments(self.parser, list(words))
+        self.before_instantiate_classes()
+        dataset = self.settings.data
+        self.datamodule = getattr(data, dataset.class_path.rpartition(".")[2])(**dataset.init_args.as_dict())
+        return self.identity()
 
 
 def _seed(seed: int | bool) -> int:
@@ -190,32 +256,46 @@ def run(args: list[str]) -> None:
     Raises:
         InputError: an input that a person can correct.
     """
-    for talkative in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    for harmless in (
-        "LightningCLI's args",
-        "The number of training batches",
-        "Be aware that when using `ckpt_path`",
-        ".*does not have many workers",
-        ".*isinstance",
-        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
-        "Grad strides do not match bucket view",
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
+    with plain_errors():
+        build(DFERCLI, args)
+
+
+def identify(trainings: Sequence[Sequence[str]]) -> list[Identity]:
+    """Return the identities of trainings, each given as words of the command line, ``fit`` first.
+
+    Raises:
+        InputError: an input that a person can correct.
+    """
+    if not trainings:
+        return []
+    with plain_errors():
+        planner = build(Planner, trainings[0])
+        return [planner.identify(words) for words in trainings]
+
+
+def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
+    """Hand words to LightningCLI, set up for this project."""
+    silence_lightning()
+    return cli(
+        DFERModel,
+        DFERData,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRun,
+        save_config_kwargs={"command": shlex.join(["dfer-zoo", *args])},
+        seed_everything_default=0,
+        # `ClipBatches` shares the clips out, each exactly once
+        trainer_defaults={"use_distributed_sampler": False},
+        parser_kwargs={"prog": "dfer-zoo"},
+        args=list(args),
+    )
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the InputError that jsonargparse has wrapped."""
     try:
-        DFERCLI(
-            DFERModel,
-            DFERData,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveRun,
-            save_config_kwargs={"command": shlex.join(["dfer-zoo", *args])},
-            seed_everything_default=0,
-            # `ClipBatches` shares the clips out, each exactly once
-            trainer_defaults={"use_distributed_sampler": False},
-            parser_kwargs={"prog": "dfer-zoo"},
-            args=args,
-        )
+        yield
     except ValueError as error:  # jsonargparse wraps what a model's or dataset's __init__ raises
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):

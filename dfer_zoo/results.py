@@ -1,19 +1,20 @@
-"""From runs to tables and pictures."""
+"""What runs have left in their folders, and the tables of a single evaluation."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
+import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from dfer_zoo.errors import InputError
-from dfer_zoo.runs import BEST, COST, is_finished, write_text
+from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, LAST, is_finished
 
 WIDE = 130
 """Least width of the tables, in characters: a narrower screen wraps them rather than cutting the numbers off."""
@@ -29,16 +30,18 @@ def evaluation_table(result: dict[str, Any], title: str) -> Table:
     return table
 
 
-def prediction_table(predictions: pd.DataFrame, most: int = 30) -> Table:
+def prediction_table(predictions: pd.DataFrame, temperature: float = 1.0, most: int = 30) -> Table:
     """Return the rich table of what a model says of clips without labels.
 
     Args:
         predictions: columns ``clip``, ``label`` and one logit column a class.
+        temperature: divides the logits, see `dfer_zoo.calibration`.
         most: clips shown; the file holds them all.
     """
     classes = [column for column in predictions if column not in ("clip", "label")]
-    probabilities = softmax(predictions[classes].to_numpy())
-    table = Table(title="Apparent expression; percent of probability")
+    probabilities = softmax(predictions[classes].to_numpy() / temperature)
+    calibrated = "" if temperature == 1 else f" at the temperature {temperature:.2f} of calibration.json"
+    table = Table(title=f"Apparent expression; percent of probability{calibrated}")
     for column in ("clip", "says", *classes):
         table.add_column(column, overflow="fold", justify="left" if column in ("clip", "says") else "right")
     for clip, row in list(zip(predictions["clip"], probabilities, strict=True))[:most]:
@@ -67,19 +70,30 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}"
 
 
+RULES = {
+    BEST: "chosen on the validation clips",
+    LAST: "the last epoch",
+    BEST_TEST: "chosen on the test clips",
+}
+"""The rules by which a checkpoint is chosen. The third is the papers': its scores are too high, as the very clips that
+are scored have chosen the epoch."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: where it is, what it scored, what it cost.
 
     Args:
         path: the run folder.
-        evaluation: content of its ``evaluations/test-best_val.json``.
+        evaluation: content of its ``evaluations/test-<rule>.json``.
         cost: content of its ``cost.json``.
+        rule: which checkpoint was scored, one of `RULES`.
     """
 
     path: Path
     evaluation: dict[str, Any]
     cost: dict[str, Any]
+    rule: str = BEST
 
     @property
     def name(self) -> str:
@@ -87,85 +101,110 @@ class Run:
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
+    def evaluation_path(self) -> Path:
+        """The json file of the evaluation."""
+        return self.path / "evaluations" / f"test-{self.rule}.json"
+
+    @property
     def predictions(self) -> pd.DataFrame:
-        """The table of clips, labels and logits that the evaluation was made from."""
-        return pd.read_csv(self.path / "evaluations" / f"test-{BEST}.csv", dtype={"clip": str})
+        """The table of clips, labels and logits that the evaluation was made from.
+
+        Raises:
+            DataError: no such file, or one of other labels, or with a clip twice.
+        """
+        path = self.evaluation_path.with_suffix(".csv")
+        again = f"Write it again: {how_to_test(self.path, self.rule)}."
+        if not path.is_file():
+            raise DataError(f"{self.path} has no predictions ({path.name}). {again}")
+        table = pd.read_csv(path, dtype={"clip": str})
+        expected = ["clip", "label", *EMOTIONS]
+        if list(table) != expected:
+            raise DataError(f"{path} has columns {', '.join(table)}; expected {', '.join(expected)}. {again}")
+        if not table["label"].isin(range(len(EMOTIONS))).all():
+            raise DataError(f"{path} has labels other than 0 to {len(EMOTIONS) - 1}. {again}")
+        twice = table["clip"][table["clip"].duplicated()]
+        if len(twice):
+            raise DataError(f"{path} has clip {twice.iloc[0]!r} twice. {again}")
+        return table
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Content of its ``config.yaml``.
+
+        Raises:
+            DataError: a file that does not say which model was trained on which data.
+        """
+        path = self.path / CONFIG
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            named = config["model"]["class_path"], config["data"]["class_path"], config["data"]["init_args"]["root"]
+            if not all(isinstance(name, str) for name in named):
+                raise TypeError(f"found {named}")
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise DataError(f"{path} does not say which model was trained on which data ({error}).") from error
+        return config
+
+    @property
+    def method(self) -> str:
+        """Name of the method: ``--method`` of its training, else the model's class."""
+        return self.config.get("method") or self.config["model"]["class_path"].rpartition(".")[2].lower()
+
+    @property
+    def data(self) -> str:
+        """Class of the dataset."""
+        return self.config["data"]["class_path"].rpartition(".")[2]
+
+    @property
+    def root(self) -> Path:
+        """Folder of the dataset, as its training named it."""
+        return Path(self.config["data"]["init_args"]["root"])
+
+    @property
+    def fold(self) -> int | None:
+        """The test fold; None for a dataset without folds."""
+        return self.config["data"]["init_args"].get("fold")
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.config.get("seed_everything", 0)
 
 
-def load_run(path: Path) -> Run:
+def how_to_test(path: Path, rule: str = BEST) -> str:
+    """Return the command that scores a run's checkpoint of a rule; that trains again where there is none."""
+    checkpoint = path / "checkpoints" / f"{rule}.ckpt"
+    if rule == BEST:
+        return f"`make evaluate RUN={path}`"
+    if checkpoint.is_file():
+        return f"`dfer-zoo test --config {path / CONFIG} --ckpt_path {checkpoint}`"
+    return f"`dfer-zoo fit --config {path / CONFIG} --rules '[{rule}]'` (its training kept no {checkpoint.name})"
+
+
+def load_run(path: Path, rule: str = BEST) -> Run:
     """Read a run folder.
+
+    Args:
+        path: the run folder.
+        rule: which checkpoint's scores, one of `RULES`.
 
     Raises:
         InputError: no run, or one that was not tested yet; the message says what to run.
     """
-    evaluation = path / "evaluations" / f"test-{BEST}.json"
-    if not (path / "config.yaml").is_file():
-        raise InputError(f"{path} is no run folder: it has no config.yaml. Expected runs/<model>-<data>/<version>.")
+    if not (path / CONFIG).is_file():
+        raise InputError(
+            f"{path} is no run folder: it has no {CONFIG}. Expected runs/<model>-<data>/<version>, which `make train` "
+            "writes."
+        )
     if not is_finished(path):
         raise InputError(f"{path} is not finished: it has no {COST}. Start its training again: it continues.")
+    evaluation = path / "evaluations" / f"test-{rule}.json"
     if not evaluation.is_file():
-        raise InputError(f"{path} has no {evaluation.name}. Run `make evaluate RUN={path}`.")
-    return Run(path, json.loads(evaluation.read_text()), json.loads((path / COST).read_text()))
+        raise InputError(f"{path} has no {evaluation.name}. Run {how_to_test(path, rule)}.")
+    return Run(path, _read_json(evaluation), _read_json(path / COST), rule)
 
 
-def comparison(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return one row a run: WAR, UAR and recalls (0..1), parameters, GMACs and speed."""
-    return pd.DataFrame(
-        {
-            "run": run.name,
-            "war": run.evaluation["war"],
-            "uar": run.evaluation["uar"],
-            **run.evaluation["recall"],
-            "clips": run.evaluation["clips"],
-            "test_set": run.evaluation["test_set"],
-            "parameters_m": run.cost.get("parameters", float("nan")) / 1e6,
-            "gmacs_per_clip": run.cost.get("gmacs_per_clip"),
-            "clips_per_second": run.cost.get("inference_clips_per_second"),
-            "device": run.cost.get("device"),
-        }
-        for run in runs
-    )
-
-
-def comparison_table(rows: pd.DataFrame, classes: Sequence[str]) -> Table:
-    """Return the rich table of runs on the same test clips, the best WAR and UAR in bold."""
-    table = Table(
-        title=f"The same {rows['clips'].iloc[0]} test clips, checkpoint chosen on the validation clips; percent"
-    )
-    table.add_column("run", no_wrap=True)
-    for column in ("WAR", "UAR", *(name[:3] for name in classes), "params M", "GMACs", "clips/s"):
-        table.add_column(column, justify="right")
-    for row in rows.to_dict("records"):
-        scores = [
-            f"[bold]{percent(row[column])}[/]" if row[column] == rows[column].max() else percent(row[column])
-            for column in ("war", "uar")
-        ]
-        recalls = ["-" if pd.isna(row[name]) else f"{100 * row[name]:.1f}" for name in classes]
-        costs = (row[column] for column in ("parameters_m", "gmacs_per_clip", "clips_per_second"))
-        cost = ["-" if pd.isna(value) else f"{value:.4g}" for value in costs]
-        table.add_row(row["run"], *scores, *recalls, *cost)
-    return table
-
-
-def compare(runs: list[Path], out: Path = Path("runs/comparison")) -> None:
-    """Compare finished runs: a table for each set of test clips on the screen; comparison.csv and figures in a folder.
-
-    Args:
-        runs: run folders, such as runs/m3dfel-dfew/fold1-seed0.
-        out: folder for the table and the figures.
-
-    Raises:
-        InputError: a folder that is no finished run.
-    """
-    from dfer_zoo import figures
-
-    loaded = [load_run(Path(run)) for run in runs]
-    if not loaded:
-        raise InputError("No runs given. Name at least one folder such as runs/m3dfel-dfew/fold1-seed0.")
-    rows = comparison(loaded)
-    write_text(out / "comparison.csv", rows.to_csv(index=False))
-    console = Console(width=max(Console().width, WIDE))
-    for _, group in rows.groupby("test_set", sort=False):
-        console.print(comparison_table(group, loaded[0].evaluation["classes"]))
-    for path in figures.draw_comparison(loaded, out):
-        Console().print(f"Figure: {path}")
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is damaged ({error}). Delete it and start the run's training again.") from error

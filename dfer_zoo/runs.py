@@ -9,6 +9,7 @@
       metrics.csv                          a row for each logged step
       events.out.tfevents.*                the same for TensorBoard
       checkpoints/best_val.ckpt last.ckpt  chosen on the validation clips; the last one, to continue from
+      checkpoints/best_test.ckpt           chosen on the test clips, as in the papers; only when asked for
       cost.json                            parameters, multiply-accumulates, speed; written last, when all is done
       evaluations/<split>-<checkpoint>.csv predictions: clip, label, one logit a class
       evaluations/<split>-<checkpoint>.json  WAR, UAR, recalls, confusion matrix
@@ -16,10 +17,13 @@
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -38,7 +42,16 @@ from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.metrics import confusion_matrix, recalls, uar, war
 
 CONFIG, PROVENANCE, COST = "config.yaml", "provenance.json", "cost.json"
-BEST, LAST = "best_val", "last"
+BEST, LAST, BEST_TEST = "best_val", "last", "best_test"
+
+WITHOUT_EFFECT = {
+    "runs",
+    "checkpoint_minutes",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "data.init_args.workers",
+}
+"""Options that change nothing of what is trained and how it scores."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,6 +75,46 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def silence_lightning() -> None:
+    """Keep Lightning from talking of what is meant to be so."""
+    for talkative in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for harmless in (
+        "LightningCLI's args",
+        "The number of training batches",
+        "Be aware that when using `ckpt_path`",
+        ".*does not have many workers",
+        ".*isinstance",
+        "It is recommended to use `self.log",  # torchmetrics has added up the devices' counts
+        "Grad strides do not match bucket view",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
+
+
+def quiet_trainer(**options: Any) -> L.Trainer:
+    """Return a Trainer for one device that prints nothing and writes nothing by itself.
+
+    Args:
+        **options: further arguments of the Trainer.
+    """
+    silence_lightning()
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return L.Trainer(devices=1, **dict.fromkeys(quiet, False), **options)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn the system's refusals to write a file that a person has named into an error that names it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}). Name another file with --out.") from error
+
+
 def is_finished(run: Path) -> bool:
     """Return whether the run was trained to the end and its chosen checkpoint tested."""
     return (run / COST).is_file()
@@ -81,29 +134,72 @@ def load_data(run: Path) -> DFERData:
         raise InputError(f"{run / CONFIG} does not say which data the run was trained on ({error}).") from error
 
 
-def choose_version(folder: Path, version: str, config: str) -> tuple[str, Path | None]:
-    """Choose the run folder for a training with a given configuration.
+def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
+    """Name the dotted keys in which two configurations ask for another training.
+
+    >>> differences({"runs": "a", "model": {"lr": 1, "dam": True}}, {"runs": "b", "model": {"lr": 2}})
+    ['model.lr', 'model.dam']
+    """
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return [] if ours == theirs else [key]
+    found = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        dotted = f"{key}.{name}".strip(".")
+        found += differences(ours[name], theirs[name], dotted) if name in ours and name in theirs else [dotted]
+    return [name for name in found if name not in WITHOUT_EFFECT]
+
+
+class Identity(NamedTuple):
+    """What tells a training from others."""
+
+    folder: Path
+    """``runs/<model>-<data>``."""
+    version: str
+    """Its name there, such as ``fold1-seed0``."""
+    config: str
+    """Its configuration, as the text of its ``config.yaml``."""
+    complete: Callable[[str], Any] = yaml.safe_load
+    """From the text of an older ``config.yaml`` to its options and the defaults of those that came later."""
+
+
+def versions(wanted: Identity) -> list[tuple[Path, list[str]]]:
+    """List the runs of a name, ``version``, ``version-2``, ..., each with what tells it from the training wanted.
+
+    Returns:
+        For each run its folder and the keys in which its configuration differs.
+    """
+    ours, found = yaml.safe_load(wanted.config), []
+    while ((run := wanted.folder / numbered(wanted.version, len(found) + 1)) / CONFIG).is_file():
+        text = (run / CONFIG).read_text(encoding="utf-8")
+        different = differences(ours, yaml.safe_load(text)) and differences(ours, wanted.complete(text))
+        found.append((run, different))
+    return found
+
+
+def numbered(version: str, number: int) -> str:
+    """Return the name of the n-th run of a name.
+
+    >>> numbered("fold1-seed0", 1), numbered("fold1-seed0", 2)
+    ('fold1-seed0', 'fold1-seed0-2')
+    """
+    return version if number == 1 else f"{version}-{number}"
+
+
+def choose_version(wanted: Identity) -> tuple[Path, Path | None]:
+    """Choose the run folder for a training.
 
     An unfinished run of the same configuration is continued; otherwise the first free name of ``version``,
     ``version-2``, ``version-3``, ... is taken, so no run ever overwrites another.
 
-    Args:
-        folder: ``runs/<model>-<data>``.
-        version: the name wanted.
-        config: the configuration, as the text of its ``config.yaml``.
-
     Returns:
-        The version, and the checkpoint to continue from, None for a new run.
+        The run folder, and the checkpoint to continue from, None for a new run.
     """
-    for number in range(1, 10_000):
-        name = version if number == 1 else f"{version}-{number}"
-        run = folder / name
-        if not (run / CONFIG).is_file():
-            return name, None
+    known = versions(wanted)
+    for run, different in known:
         last = run / "checkpoints" / f"{LAST}.ckpt"
-        if (run / CONFIG).read_text(encoding="utf-8") == config and not is_finished(run):
-            return name, last if last.is_file() else None
-    raise AssertionError("ten thousand runs of one name")
+        if not different and not is_finished(run):
+            return run, last if last.is_file() else None
+    return wanted.folder / numbered(wanted.version, len(known) + 1), None
 
 
 class MetricsCSV(Logger):
@@ -269,6 +365,29 @@ class EvaluationWriter(L.Callback):
             write_json(self.written.with_suffix(".json"), self.result)
 
     on_test_end = on_predict_end = on_validation_end = _write
+
+
+def evaluate_checkpoint(
+    run: Path, model: L.LightningModule, dataset: DFERData, split: Literal["val", "test"], name: str, *more: L.Callback
+) -> dict[str, Any]:
+    """Evaluate a model of a run on one device, in the run's precision, and write predictions and scores beside it.
+
+    Args:
+        run: the run folder.
+        model: with the weights to evaluate.
+        dataset: its data module.
+        split: of the data.
+        name: of the files in ``evaluations``.
+        *more: callbacks for the Trainer.
+
+    Returns:
+        WAR, UAR, recalls and confusion matrix.
+    """
+    writer = EvaluationWriter(run, name)
+    precision = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["trainer"]["precision"]
+    trainer = quiet_trainer(precision=precision, callbacks=[writer, *more])
+    (trainer.test if split == "test" else trainer.validate)(model, dataset, verbose=False)
+    return writer.result
 
 
 def fingerprint(predictions: pd.DataFrame) -> str:

@@ -1,18 +1,27 @@
 """Small datasets in the real on-disk layouts, made of random pictures."""
 
+import gc
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import lightning as L
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 
+from dfer_zoo import jobs
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.jobs import Job
+from dfer_zoo.models import DFERModel
+from dfer_zoo.runs import evaluate, load_data, write_json, write_text
 
 collect_ignore = ["benchmarks"]
 
@@ -94,6 +103,17 @@ def fit_quietly(model: L.LightningModule, data: L.LightningDataModule, **trainer
     return trainer
 
 
+def write_checkpoint(path: Path, model: DFERModel, frames: int = 4, size: int = 32) -> Path:
+    """Write what a training leaves of a model, without the training."""
+    data = SimpleNamespace(label_names=EMOTIONS, frames=frames, size=size, generated=True)
+    model.trainer = SimpleNamespace(datamodule=data)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def dfew_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dfew(tmp_path_factory.mktemp("dfew"))
@@ -107,6 +127,38 @@ def ferv39k_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clips_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small net on `dfew_root`, trained for an epoch and tested; not to be written to."""
+    from dfer_zoo.__main__ import main
+
+    experiments = Path(__file__).parent.parent / "experiments"
+    runs = tmp_path_factory.mktemp("runs")
+    configs = (f"--config={experiments / name}.yaml" for name in ("trainer", "data/dfew", "model/r3d_18", "quick"))
+    small = ("--data.size=32", "--data.workers=0", "--model.width=8", "--trainer.max_epochs=1")
+    quiet = (
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.precision=32-true",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dfer_zoo.profile.clips_per_second", lambda *_: 1.0)
+        assert main(["fit", *configs, f"--data.root={dfew_root}", f"--runs={runs}", *small, *quiet]) == 0
+    return runs / "r3d_18-dfew" / "fold1-seed0"
+
+
+@pytest.fixture
+def own_run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of `trained_run` that a test may write to."""
+    return shutil.copytree(trained_run, tmp_path / "r3d_18-dfew" / "fold1-seed0")
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the garbage collections that statsmodels starts at every correction: half a second each beside torch."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 @pytest.fixture
@@ -150,3 +202,53 @@ def content(frames: np.ndarray) -> tuple[int, list[int]]:
     labels = {round(value) for value in (red - 20) / 30}
     assert len(labels) == 1, "frames of several classes in one clip"
     return labels.pop(), [round(value) for value in green / 8]
+
+
+@pytest.fixture
+def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start where `make` starts."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+
+class Done:
+    """A process that has ended."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float) -> None: ...
+
+
+def pretended_run(job: Job, rules: tuple[str, ...] = ("best_val",)) -> None:
+    """Write what a run leaves, its predictions random."""
+    write_text(job.run / "config.yaml", job.config)
+    test = load_data(job.run).clips("test")
+    for number, rule in enumerate(rules):
+        rng = np.random.default_rng((job.training.fold or 0, job.training.seed, number))
+        table = pd.DataFrame(rng.normal(size=(len(test), 7)), columns=list(EMOTIONS))
+        table.insert(0, "clip", test["name"].to_numpy())
+        table.insert(1, "label", test["label"].to_numpy())
+        path = job.run / "evaluations" / f"test-{rule}.csv"
+        write_text(path, table.to_csv(index=False))
+        write_json(path.with_suffix(".json"), evaluate(table))
+    write_json(job.run / "cost.json", {})
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let runs be pretended instead of trained; return the names of those started."""
+    started: list[str] = []
+
+    def start(job: Job, _: dict[str, str]) -> Done:
+        started.append(job.name)
+        pretended_run(job, ("best_val", *yaml.safe_load(job.config)["rules"]))
+        return Done(0)
+
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    return started

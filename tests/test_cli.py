@@ -32,9 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def words(verb: str, data: str, model: str, root: Path, runs: Path, *more: str) -> list[str]:
-    """The words of a small run: 32 pixels, an eighth of the channels, no progress bar."""
+    """The words of a small run: 32 pixels, an eighth of the channels, float32 on any machine, no progress bar."""
     configs = ("trainer", f"data/{data}", f"model/{model}", "quick")
     small = ["--data.init_args.size=32", "--data.init_args.workers=0", "--model.init_args.width=8"]
+    small.append("--trainer.precision=32-true")
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     return [
         verb,
@@ -228,11 +229,48 @@ def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], 
     assert (finished / "config.yaml").read_text() == before
 
 
+@pytest.fixture(scope="module")
+def by_all_rules(run_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the same words, but for the other rules to choose a checkpoint by."""
+    runs = tmp_path_factory.mktemp("by_all_rules")
+    assert main([*run_words, f"--runs={runs}", "--rules=[last,best_test]"]) == 0
+    return runs / "r3d_18-dfew" / "fold1-seed0"
+
+
+def test_other_rules_leave_the_training_as_it_is(finished: Path, by_all_rules: Path) -> None:
+    for name in ("last", "best_val"):
+        assert different(weights(by_all_rules, name), weights(finished, name)) == []
+    for suffix in ("csv", "json"):
+        evaluation = Path("evaluations") / f"test-best_val.{suffix}"
+        assert (by_all_rules / evaluation).read_text() == (finished / evaluation).read_text()
+    ours, theirs = (pd.read_csv(run / "metrics.csv") for run in (by_all_rules, finished))
+    assert set(ours) - set(theirs) == {"test_war", "test_uar"}
+    pd.testing.assert_frame_equal(ours[list(theirs)], theirs, check_exact=True)
+    assert not (finished / "checkpoints" / "best_test.ckpt").exists()
+
+
+def test_each_rule_tests_the_epoch_that_it_chooses(by_all_rules: Path) -> None:
+    epochs = pd.read_csv(by_all_rules / "metrics.csv").dropna(subset="val_war")
+    assert len(epochs) == 2
+    chosen = {
+        "best_val": epochs["val_war"].idxmax(),
+        "best_test": epochs["test_war"].idxmax(),
+        "last": epochs.index[-1],
+    }
+    for rule, row in chosen.items():
+        assert checkpoint_of(by_all_rules, rule)["epoch"] == epochs["epoch"][row]
+        result = json.loads((by_all_rules / "evaluations" / f"test-{rule}.json").read_text())
+        assert result["war"] == pytest.approx(epochs["test_war"][row])
+        assert result["uar"] == pytest.approx(epochs["test_uar"][row])
+        assert len(pd.read_csv(by_all_rules / "evaluations" / f"test-{rule}.csv")) == result["clips"] == 14
+
+
 def test_a_run_that_crashed_continues_to_the_same_weights(
     dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(runs: Path) -> Path:
-        assert main(words("fit", "dfew", "r3d_18", dfew_root, runs, "--trainer.max_epochs=3")) == 0
+        more = ("--trainer.max_epochs=3", "--rules=[last,best_test]")
+        assert main(words("fit", "dfew", "r3d_18", dfew_root, runs, *more)) == 0
         return runs / "r3d_18-dfew" / "fold1-seed0"
 
     uninterrupted = fit(tmp_path / "whole")
@@ -252,13 +290,14 @@ def test_a_run_that_crashed_continues_to_the_same_weights(
 
     assert fit(tmp_path / "parts") == run
     assert [path.name for path in run.parent.iterdir()] == ["fold1-seed0"]
-    for name in ("last", "best_val"):
+    for name in ("last", "best_val", "best_test"):
         assert different(weights(run, name), weights(uninterrupted, name)) == []
     ours, theirs = (pd.read_csv(folder / "metrics.csv") for folder in (run, uninterrupted))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-    for name in ("csv", "json"):
-        evaluation = Path("evaluations") / f"test-best_val.{name}"
-        assert (run / evaluation).read_text() == (uninterrupted / evaluation).read_text()
+    written = {f"test-{rule}.{suffix}" for rule in ("best_val", "last", "best_test") for suffix in ("csv", "json")}
+    assert {path.name for path in (run / "evaluations").iterdir()} == written
+    for name in written:
+        assert (run / "evaluations" / name).read_text() == (uninterrupted / "evaluations" / name).read_text()
 
 
 @pytest.mark.parametrize(("verb", "split"), [("test", "test"), ("validate", "val"), ("predict", "predict")])
@@ -328,12 +367,12 @@ def test_predict_takes_clips_without_labels(finished: Path, tmp_path: Path) -> N
 
 
 def test_compare_and_gallery(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(finished), str(finished), "--out", str(tmp_path / "comparison")]) == 0
+    assert main(["compare", str(finished), "--out", str(tmp_path / "comparison")]) == 0
     shown = capsys.readouterr().out
     result = json.loads((finished / "evaluations" / "test-best_val.json").read_text())
     assert f"{100 * result['war']:.2f}" in shown
     assert (tmp_path / "comparison" / "confusion.png").stat().st_size > 5000
-    assert len(pd.read_csv(tmp_path / "comparison" / "comparison.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "comparison" / "comparison.csv")) == 1
     assert main(["gallery", str(finished), "--out", str(tmp_path / "gallery.png")]) == 0
     assert (tmp_path / "gallery.png").stat().st_size > 5000
 

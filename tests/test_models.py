@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dfer_zoo import models
-from dfer_zoo.data.base import Batch, ClipBatches
+from dfer_zoo.data.base import Batch
+from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.losses import intensity_aware_loss
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 class RandomClips(L.LightningDataModule):
     """Four batches of random clips, with the attributes that a model reads from a data module."""
 
-    seed, frames, size, label_names, class_counts = 0, 4, 32, EMOTIONS, COUNTS
+    seed, frames, size, label_names, class_counts, generated = 0, 4, 32, EMOTIONS, COUNTS, True
 
     def batches(self) -> list[Batch]:
         video = torch.randint(
@@ -95,7 +96,7 @@ def test_a_checkpoint_gives_the_same_model_back(name: str, tmp_path: Path) -> No
     assert spec["labels"] == list(EMOTIONS)
     assert (spec["frames"], spec["size"]) == (4, 32)
     assert spec["mean"] == list(model.net.mean)
-    assert spec["data"] == "RandomClips"
+    assert (spec["data"], spec["generated"]) == ("RandomClips", True)
 
 
 def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
@@ -297,3 +298,9 @@ def test_normalisation_is_the_backbones() -> None:
     video = torch.full((1, 3, 2, 2, 2), 255, dtype=torch.uint8)
     expected = [(1 - mean) / std for mean, std in zip(model.net.mean, model.net.std, strict=True)]
     assert model.normalize(video)[0, :, 0, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_max_steps_alone_give_the_schedule_an_end() -> None:
+    trainer = fit(TINY["Baseline"](warmup_epochs=0, lr=1e-3, min_lr=1e-5), max_epochs=-1, max_steps=6)  # 1.5 epochs
+    assert trainer.global_step == 6
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-5)

@@ -16,15 +16,28 @@ def notebook() -> nbformat.NotebookNode:
 
 
 def test_outputs_are_stripped(notebook: nbformat.NotebookNode) -> None:
-    assert all(not cell.get("outputs") for cell in notebook.cells)
+    assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
 
 
-def test_it_shows_every_run(notebook: nbformat.NotebookNode, tmp_path: Path) -> None:
-    for method in ("first", "second"):
-        write_run(tmp_path / "runs" / f"{method}-dfew" / "fold1-seed0")
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    table = outputs[0]["data"]["text/plain"]
-    assert "first-dfew/fold1-seed0" in table
-    assert "second-dfew/fold1-seed0" in table
-    assert sum("image/png" in output["data"] for output in outputs) == 2
+def test_every_table_and_picture_is_explained(notebook: nbformat.NotebookNode) -> None:
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds == ["markdown", "code"] * (len(kinds) // 2)
+
+
+def test_it_shows_every_method_pair_and_picture(notebook: nbformat.NotebookNode, tmp_path: Path) -> None:
+    for method, right in (("first", 1.0), ("second", 0.25)):
+        run = write_run(tmp_path / "demo" / "runs", method, right=right)
+        (run / "metrics.csv").write_text(
+            "step,epoch,train_ce,val_war,val_uar,lr-AdamW\n0,0,1.5,,,0.1\n1,0,1.2,0.5,0.5,0.1\n"
+        )
+    (tmp_path / "notebooks").mkdir()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    scores, pairs = (output["data"]["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {}))
+    assert "| first " in scores
+    assert "100.00 [" in scores
+    assert "| second " in scores
+    assert "| first - second |" in pairs
+    assert "first better" in pairs
+    assert any("first, second: seed 0 lacks fold 2, 3, 4, 5" in output.get("text", "") for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4

@@ -61,4 +61,4 @@ def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
             return y if x.dtype == torch.float32 or x.shape[2] != 2 else y + 0 * y.detach() - 2 * (y - y.detach())
 
     monkeypatch.setattr(precision, "use_clip_convolutions", lambda net: setattr(net, "__class__", Wrong))
-    assert least_cosine("cpu") < 0
+    assert least_cosine("cpu") < 0.9

@@ -1,13 +1,30 @@
 """Cost of a model, against counts by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from dfer_zoo.__main__ import main
 from dfer_zoo.models import M3DFEL, Baseline
-from dfer_zoo.profile import clips_per_second, count_macs, measure_cost
+from dfer_zoo.profile import (
+    HeldBatches,
+    Rounds,
+    clips_per_second,
+    count_macs,
+    flops_inside,
+    in_own_process,
+    measure_cost,
+    step_memory,
+    train_steps,
+)
+from dfer_zoo.recipes import Recipe, read_recipes
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
 def macs_by_hooks(model: nn.Module, frames: int, size: int) -> int:
@@ -69,3 +86,106 @@ def test_cost_names_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())
     assert cost["gmacs_per_clip"] == count_macs(model, 4, 32) / 1e9
     assert (cost["inference_clips_per_second"], cost["frames"], cost["size"], cost["device"]) == (5.0, 4, 32, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups"),
+    [((3, 3, 3), 1, 1, 1, 1), ((3, 1, 2), (1, 2, 1), (1, 0, 1), (1, 1, 2), 1), ((1, 7, 7), 2, (0, 3, 3), 1, 2)],
+)
+def test_products_with_padding_can_be_left_out(
+    kernel: tuple, stride: tuple | int, padding: tuple | int, dilation: tuple | int, groups: int
+) -> None:
+    """A product counts if it changes the output: with ones everywhere, the sum of the outputs is their number."""
+    layer = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups, bias=False)
+    nn.init.ones_(layer.weight)
+    clip = torch.ones(1, 4, 2, 9, 7)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution: flops_inside})
+    with counter, torch.no_grad():
+        inside = layer(clip).sum().item()
+    assert counter.get_total_flops() == 2 * inside
+
+
+def test_no_padding_in_the_count_of_a_model() -> None:
+    model = Baseline("r3d_18", frames=2, width=8, pretrained=False)
+    assert count_macs(model, 2, 32, padding=False) < count_macs(model, 2, 32)
+
+
+def test_a_recipe_is_merged_like_the_command_line_merges_it() -> None:
+    (recipe,) = read_recipes(EXPERIMENTS, ["hdf"], "dfew", quick=True)
+    model = recipe.model()
+    assert recipe.shape == (8, 48)  # quick.yaml over model/hdf.yaml
+    assert (model.hparams.width, model.hparams.rho, model.hparams.lr) == (32, 0.05, 4e-3)  # quick/hdf.yaml; hdf.yaml
+    assert recipe.config["data"]["init_args"]["fold"] == 1
+    assert (model.hparams.frames, model.hparams.size) == (8, 48)
+
+
+def test_every_recipe_can_be_built() -> None:
+    recipes = read_recipes(EXPERIMENTS, [], "ferv39k", quick=True)
+    assert {recipe.name for recipe in recipes} == {path.stem for path in (EXPERIMENTS / "model").glob("*.yaml")}
+    for recipe in recipes:
+        clips = torch.zeros(1, 3, recipe.shape[0], recipe.shape[1], recipe.shape[1], dtype=torch.uint8)
+        assert recipe.model().eval()(clips).logits.shape == (1, 7)
+
+
+def test_the_recipes_precision_is_measured_beside_32_bits() -> None:
+    def precisions(name: str) -> list[str]:
+        return Recipe("x", {"trainer": {"precision": name}}).precisions
+
+    assert precisions("32-true") == ["32-true"]
+    assert precisions("bf16-mixed") == ["32-true", "bf16-mixed"]
+
+
+@pytest.mark.parametrize(("model", "passes"), [("r3d_18", 1), ("hdf", 2)])
+def test_a_round_times_the_step_with_all_its_passes(model: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfer_zoo.profile.peak_flops", lambda device, dtype: 1e9)
+    (recipe,) = read_recipes(EXPERIMENTS, [model], "dfew", quick=True)
+    built = recipe.model()
+    before = [weight.clone() for weight in built.parameters()]
+    ticks: list[int] = []
+    clock = Rounds(lambda: ticks.append(1))
+    train_steps(built, HeldBatches(*recipe.shape, batch=2, steps=3), "32-true", clock)
+    assert clock.forward_passes == passes
+    assert len(ticks) == 3
+    assert len(clock.training) == len(clock.inference) == len(clock.peak) == 2
+    assert min(clock.training) > 0
+    assert any(not torch.equal(old, new) for old, new in zip(before, built.parameters(), strict=True))
+
+
+def test_profile_writes_a_row_for_every_model(
+    dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("dfer_zoo.profile.in_own_process", lambda function, *arguments: 2**30)
+    words = ["--model=r3d_18,x3d_s", "--quick", "--batch=2", "--rounds=1", f"--experiments={EXPERIMENTS}"]
+    assert main(["profile", *words, f"--root={dfew_root}", f"--out={tmp_path}"]) == 0
+    table = pd.read_csv(tmp_path / "profile.csv")
+    recipes = read_recipes(EXPERIMENTS, ["r3d_18", "x3d_s"], "dfew", quick=True)
+    expected = [(recipe.name, precision) for recipe in recipes for precision in recipe.precisions]
+    assert list(zip(table["model"], table["precision"], strict=True)) == expected
+    speeds = [column for column in table if column.endswith(("per_second", "share_of_peak"))]
+    assert len(speeds) == 5
+    assert (table[speeds] > 0).all(axis=None)
+    assert (table["gmacs_without_padding"] < table["gmacs_per_clip"]).all()
+    assert "8x48px" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # another process imports torch
+def test_memory_of_a_step_grows_with_the_batch() -> None:
+    (recipe,) = read_recipes(EXPERIMENTS, ["r3d_18"], "dfew", quick=True)
+    small, large = (in_own_process(step_memory, recipe, "32-true", batch) for batch in (2, 34))
+    clip = 8 * 48 * 48 * 16 * 4 / 4  # bytes of the stem's output, one of many maps kept for the backward pass
+    assert large - small > 32 * clip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model=r3d"], "There is no model 'r3d'"),
+        (["--experiments=nowhere"], "holds no model/*.yaml"),
+        (["--batch=0"], "batch is 0; allowed: 1 or more"),
+        (["--rounds=0"], "rounds is 0"),
+        (["--data=clips"], "--root"),
+    ],
+)
+def test_wrong_words(words: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["profile", f"--experiments={EXPERIMENTS}", *words]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")

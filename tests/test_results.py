@@ -1,40 +1,67 @@
-"""Comparison of runs: numbers in the table and the csv, and folders that cannot be compared."""
+"""Reading runs: what a folder holds, and folders that cannot be used."""
 
 import io
-import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from rich.console import Console
 
 from dfer_zoo.emotions import EMOTIONS
-from dfer_zoo.errors import InputError
-from dfer_zoo.results import compare, comparison, comparison_table, evaluation_table, load_run
+from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.results import evaluation_table, load_run
+from dfer_zoo.runs import BEST, evaluate, write_json, write_text
 
 
-def write_run(path: Path, right: int = 3, cost: bool = True, test_set: str = "0123") -> Path:
-    """Write a run that says of 4 clips of each of the first six classes `right` correctly; the seventh has none."""
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text("{}")
-    (path / "evaluations").mkdir()
-    confusion = [[0] * 7 for _ in EMOTIONS]
-    for label in range(6):
-        confusion[label][label] = right
-        confusion[label][(label + 1) % 7] = 4 - right
-    evaluation = {
-        "clips": 24,
-        "test_set": test_set,
-        "war": right / 4,
-        "uar": right / 4,
-        "recall": {name: right / 4 if name != "Fear" else None for name in EMOTIONS},
-        "classes": list(EMOTIONS),
-        "confusion": confusion,
+def write_evaluation(run: Path, right: np.ndarray, label: np.ndarray, clip: list[str], rule: str = BEST) -> None:
+    """Write the predictions of a rule and their scores; a wrong answer is the next class."""
+    said = np.where(right, label, (label + 1) % 7)
+    table = pd.DataFrame(np.eye(7)[said], columns=list(EMOTIONS))
+    table.insert(0, "clip", clip)
+    table.insert(1, "label", label)
+    write_text(run / "evaluations" / f"test-{rule}.csv", table.to_csv(index=False))
+    write_json(run / "evaluations" / f"test-{rule}.json", evaluate(table))
+
+
+def write_run(
+    runs: Path,
+    method: str = "m3dfel",
+    fold: int | None = 1,
+    seed: int = 0,
+    right: float = 0.75,
+    version: str = "",
+    data: str = "DFEW",
+    root: str = "data/dfew",
+    counts: tuple[int, ...] = (4,) * 6 + (0,),
+    cost: bool = True,
+    rules: tuple[str, ...] = (BEST,),
+    **settings: object,
+) -> Path:
+    """Write a run that is right about the first share `right` of the clips of each class.
+
+    The clips of a fold are the same for all methods; those right differ by method and seed beyond the first ones.
+    """
+    run = runs / f"{method}-{data.lower()}" / f"{f'fold{fold}' if fold else 'all'}-seed{seed}{version}"
+    fold_setting = {"fold": fold} if fold else {}
+    config = {
+        "seed_everything": seed,
+        "method": method,
+        "trainer": {"max_epochs": 2, "devices": 1},
+        "model": {"class_path": "dfer_zoo.models.M3DFEL", "init_args": {"lr": 0.1, **settings}},
+        "data": {"class_path": f"dfer_zoo.data.{data}", "init_args": {"root": root, **fold_setting}},
     }
-    (path / "evaluations" / "test-best_val.json").write_text(json.dumps(evaluation))
-    content = {"parameters": 33_170_000, "gmacs_per_clip": 4.25, "inference_clips_per_second": 12.5} if cost else {}
-    (path / "cost.json").write_text(json.dumps(content))
-    return path
+    write_text(run / "config.yaml", yaml.safe_dump(config))
+    label = np.repeat(np.arange(7), counts)
+    place = np.concatenate([np.arange(count) for count in counts])
+    clip = [f"{10_000 * (fold or 0) + number:05d}" for number in range(len(label))]
+    for rule in rules:
+        write_evaluation(run, place < right * np.array(counts)[label], label, clip, rule)
+    content = {"parameters": 33_170_000, "gmacs_per_clip": 4.25, "inference_clips_per_second": 12.5, "device": "cpu"}
+    write_json(run / "cost.json", content if cost else {})
+    return run
 
 
 def shown(table) -> str:
@@ -43,79 +70,95 @@ def shown(table) -> str:
     return console.export_text()
 
 
-def test_csv_holds_the_runs_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [write_run(tmp_path / "m3dfel-dfew" / "fold1-seed0"), write_run(tmp_path / "r3d_18-dfew" / "fold1-seed0", 2)]
-    compare(runs, tmp_path / "out")
-    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
-    assert table["run"].tolist() == ["m3dfel-dfew/fold1-seed0", "r3d_18-dfew/fold1-seed0"]
-    assert table["war"].tolist() == table["uar"].tolist() == table["Happy"].tolist() == [0.75, 0.5]
-    assert table["Fear"].isna().all()
-    assert table["parameters_m"].tolist() == [33.17, 33.17]
-    assert table["gmacs_per_clip"].tolist() == [4.25, 4.25]
-    assert table["clips_per_second"].tolist() == [12.5, 12.5]
-    printed = capsys.readouterr().out
-    assert "75.00" in printed
-    assert "50.00" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.csv", "confusion.png", "recalls.png"}
+def test_a_run_says_what_it_is(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, "mine", fold=3, seed=2))
+    assert (run.name, run.method, run.data, run.fold, run.seed) == ("mine-dfew/fold3-seed2", "mine", "DFEW", 3, 2)
+    assert run.root == Path("data/dfew")
+    assert run.evaluation["war"] == 0.75
+    assert list(run.predictions) == ["clip", "label", *EMOTIONS]
+    assert run.predictions["clip"].iloc[0] == "30000"
 
 
-def test_table_marks_the_best_run_and_leaves_what_is_unknown_out(tmp_path: Path) -> None:
-    runs = [load_run(write_run(tmp_path / "a" / "1")), load_run(write_run(tmp_path / "b" / "1", 2, cost=False))]
-    table = comparison_table(comparison(runs), EMOTIONS)
-    war = list(table.columns[1].cells)
-    assert war == ["[bold]75.00[/]", "50.00"]
-    text = shown(table)
-    assert "33.17" in text
-    fear = [column for column in table.columns if column.header == "Fea"]
-    assert list(fear[0].cells) == ["-", "-"]
-    assert [list(column.cells)[1] for column in table.columns[-3:]] == ["-", "-", "-"]
-
-
-def test_a_run_without_its_cost_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare([write_run(tmp_path / "a" / "1", cost=False)], tmp_path / "out")
-    assert pd.read_csv(tmp_path / "out" / "comparison.csv")["gmacs_per_clip"].isna().all()
-    assert "75.00" in capsys.readouterr().out
-
-
-def test_recalls_are_rounded(tmp_path: Path) -> None:
-    rows = comparison([load_run(write_run(tmp_path / "a" / "1"))]).assign(Happy=2 / 3)
-    assert list(comparison_table(rows, EMOTIONS).columns[3].cells) == ["66.7"]
+def test_a_method_without_a_name_is_called_by_its_class(tmp_path: Path) -> None:
+    path = write_run(tmp_path, fold=None, data="FERV39k")
+    config = path / "config.yaml"
+    config.write_text(config.read_text().replace("method: m3dfel", "method: null"))
+    run = load_run(path)
+    assert (run.method, run.fold, run.data) == ("m3dfel", None, "FERV39k")
 
 
 def test_evaluation_table_is_in_percent(tmp_path: Path) -> None:
-    text = shown(evaluation_table(load_run(write_run(tmp_path / "a" / "1")).evaluation, "title"))
+    text = shown(evaluation_table(load_run(write_run(tmp_path)).evaluation, "title"))
     assert text.count("75.00") == 8  # WAR, UAR and six classes
     assert "24" in text
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run folder.*runs/<model>-<data>/<version>"):
-        load_run(tmp_path)
-    with pytest.raises(InputError, match="No runs given"):
-        compare([], tmp_path / "out")
-    with pytest.raises(InputError, match="no run folder"):
-        compare([write_run(tmp_path / "a" / "1"), tmp_path], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_run_that_was_not_tested_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("{}")
-    with pytest.raises(InputError, match=r"not finished.*Start its training again"):
-        load_run(tmp_path)
-    (tmp_path / "cost.json").write_text("{}")
-    with pytest.raises(InputError, match=r"make evaluate RUN="):
+    with pytest.raises(InputError, match=r"no run folder.*runs/<model>-<data>/<version>, which `make train` writes"):
         load_run(tmp_path)
 
 
-def test_an_interrupted_run_that_was_evaluated_by_hand_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a" / "1")
+def test_an_unfinished_run_says_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
     (run / "cost.json").unlink()
-    with pytest.raises(InputError, match="not finished"):
-        compare([run], tmp_path / "out")
+    with pytest.raises(InputError, match=r"not finished.*Start its training again"):
+        load_run(run)
 
 
-def test_runs_on_other_test_clips_stand_in_a_table_of_their_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compare([write_run(tmp_path / name / "1", test_set=name) for name in ("a", "b")], tmp_path / "out")
-    assert capsys.readouterr().out.count("The same 24 test clips") == 2
+def test_a_run_that_was_not_tested_says_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    shutil.rmtree(run / "evaluations")
+    with pytest.raises(InputError, match=rf"has no test-best_val\.json\. Run `make evaluate RUN={run}`"):
+        load_run(run)
+
+
+def test_a_rule_that_was_not_scored_names_its_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    with pytest.raises(InputError, match=rf"`dfer-zoo fit --config {run}/config.yaml --rules '\[best_test\]'`"):
+        load_run(run, "best_test")
+    write_text(run / "checkpoints" / "last.ckpt", "")
+    with pytest.raises(InputError, match=rf"`dfer-zoo test --config {run}/config.yaml --ckpt_path {run}/.*/last.ckpt`"):
+        load_run(run, "last")
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "evaluations" / "test-best_val.json").write_text('{"war": 0.')
+    with pytest.raises(DataError, match=r"test-best_val.json is damaged"):
+        load_run(run)
+
+
+def test_predictions_that_are_not_there_say_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "evaluations" / "test-best_val.csv").unlink()
+    with pytest.raises(DataError, match=rf"has no predictions \(test-best_val.csv\).*`make evaluate RUN={run}`"):
+        _ = load_run(run).predictions
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda table: table.rename(columns={"Sad": "Contempt"}),
+            r"has columns clip, label, Happy, Contempt, .*expected",
+        ),
+        (lambda table: table[["clip", "label", *reversed(EMOTIONS)]], r"has columns clip, label, Fear, .*expected"),
+        (lambda table: table.assign(label=-1), "has labels other than 0 to 6"),
+        (lambda table: pd.concat([table, table[:1]]), "has clip '10000' twice"),
+    ],
+    ids=["other classes", "other order", "no labels", "repeated clip"],
+)
+def test_predictions_that_are_not_ours_are_refused(tmp_path: Path, damage, message: str) -> None:
+    run = load_run(write_run(tmp_path))
+    path = run.path / "evaluations" / "test-best_val.csv"
+    damage(run.predictions).to_csv(path, index=False)
+    with pytest.raises(DataError, match=rf"{path.name} {message}.*make evaluate"):
+        _ = run.predictions
+
+
+@pytest.mark.parametrize("config", ["{}", "", "model: {class_path: 3}", "[", "data: {class_path: DFEW}"])
+def test_a_config_that_does_not_say_what_was_trained_is_refused(tmp_path: Path, config: str) -> None:
+    run = load_run(write_run(tmp_path))
+    (run.path / "config.yaml").write_text(config)
+    with pytest.raises(DataError, match=r"config.yaml does not say which model"):
+        _ = run.method

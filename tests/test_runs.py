@@ -8,7 +8,7 @@ import pytest
 
 from dfer_zoo.data import DFEW
 from dfer_zoo.errors import InputError
-from dfer_zoo.runs import MetricsCSV, choose_version, evaluate, is_finished, load_data, write_json, write_text
+from dfer_zoo.runs import Identity, MetricsCSV, choose_version, evaluate, is_finished, load_data, write_json, write_text
 
 
 def make_run(folder: Path, config: str, *, last: bool = False, finished: bool = False) -> Path:
@@ -21,30 +21,33 @@ def make_run(folder: Path, config: str, *, last: bool = False, finished: bool = 
 
 
 def test_first_run_takes_the_plain_name(tmp_path: Path) -> None:
-    assert choose_version(tmp_path, "fold1-seed0", "a: 1") == ("fold1-seed0", None)
+    assert choose_version(Identity(tmp_path, "fold1-seed0", "a: 1")) == (tmp_path / "fold1-seed0", None)
 
 
 def test_finished_runs_are_never_chosen(tmp_path: Path) -> None:
     for name in ("fold1-seed0", "fold1-seed0-2"):
         make_run(tmp_path / name, "a: 1", last=True, finished=True)
-    assert choose_version(tmp_path, "fold1-seed0", "a: 1") == ("fold1-seed0-3", None)
+    assert choose_version(Identity(tmp_path, "fold1-seed0", "a: 1")) == (tmp_path / "fold1-seed0-3", None)
 
 
 def test_interrupted_run_of_the_same_configuration_is_continued(tmp_path: Path) -> None:
     make_run(tmp_path / "fold1-seed0", "a: 1", last=True, finished=True)
     run = make_run(tmp_path / "fold1-seed0-2", "a: 1", last=True)
     assert not is_finished(run)
-    assert choose_version(tmp_path, "fold1-seed0", "a: 1") == ("fold1-seed0-2", run / "checkpoints" / "last.ckpt")
+    assert choose_version(Identity(tmp_path, "fold1-seed0", "a: 1")) == (
+        tmp_path / "fold1-seed0-2",
+        run / "checkpoints" / "last.ckpt",
+    )
 
 
 def test_interrupted_run_of_another_configuration_is_left_alone(tmp_path: Path) -> None:
     make_run(tmp_path / "fold1-seed0", "a: 1", last=True)
-    assert choose_version(tmp_path, "fold1-seed0", "a: 2") == ("fold1-seed0-2", None)
+    assert choose_version(Identity(tmp_path, "fold1-seed0", "a: 2")) == (tmp_path / "fold1-seed0-2", None)
 
 
 def test_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
     make_run(tmp_path / "fold1-seed0", "a: 1")
-    assert choose_version(tmp_path, "fold1-seed0", "a: 1") == ("fold1-seed0", None)
+    assert choose_version(Identity(tmp_path, "fold1-seed0", "a: 1")) == (tmp_path / "fold1-seed0", None)
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.synthetic import synthesize
@@ -39,6 +40,11 @@ def dfew(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ferv(tmp_path_factory) -> Path:
     return synthesize("ferv39k", tmp_path_factory.mktemp("made") / "ferv39k", workers=1, **SMALL)
+
+
+def test_a_generated_set_is_known_as_one(dfew: Path, dfew_root: Path) -> None:
+    assert DFEW(str(dfew)).generated
+    assert not DFEW(str(dfew_root)).generated
 
 
 def table(root: Path) -> list[dict[str, str]]:

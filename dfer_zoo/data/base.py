@@ -2,7 +2,7 @@
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,11 +11,14 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from dfer_zoo.data import sampling
+from dfer_zoo.data.batches import ClipBatches
+from dfer_zoo.data.corruptions import Corruption
 from dfer_zoo.data.reading import FrameFolder, VideoFile
 from dfer_zoo.data.store import PackedClip, Store, is_packed
 from dfer_zoo.data.transforms import Augmentation, Evaluation
@@ -56,7 +59,7 @@ class ClipDataset(Dataset):
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
-        shuffle_frames: destroy the order of time.
+        corruption: of the clip after `transform`.
         leave_out: let another clip of the batch stand in for one that cannot be read.
         seed: of all that is random.
     """
@@ -67,7 +70,7 @@ class ClipDataset(Dataset):
         frames: int,
         transform: Augmentation | Evaluation,
         random_frames: bool = False,
-        shuffle_frames: bool = False,
+        corruption: Corruption | None = None,
         leave_out: bool = False,
         seed: int = 0,
     ) -> None:
@@ -77,7 +80,7 @@ class ClipDataset(Dataset):
         self.frames = frames
         self.transform = transform
         self.random_frames = random_frames
-        self.shuffle_frames = shuffle_frames
+        self.corruption = corruption
         self.leave_out = leave_out
         self.seed = seed
 
@@ -97,10 +100,8 @@ class ClipDataset(Dataset):
                 return sampling.one_per_segment(count, self.frames, rng)
             return sampling.centred(count, self.frames)
 
-        frames = self.sources[index].read(choose)
-        if self.shuffle_frames:
-            frames = [frames[i] for i in rng.permutation(len(frames))]
-        return self.transform(frames, rng)
+        clip = self.transform(self.sources[index].read(choose), rng)
+        return clip if self.corruption is None else self.corruption(clip, self.names[index])
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them.
@@ -128,84 +129,6 @@ class ClipDataset(Dataset):
             [self.names[indices[i]] for i in places],
             left_out,
         )
-
-
-class ClipBatches(Sampler):
-    """Yield batches of (view, index) pairs: a device's part of every global batch.
-
-    The view seeds what is random about a clip: it is the epoch, and for a clip that is drawn again in an epoch another
-    number, so that its repetitions differ.
-
-    The clips of an epoch are cut into ``ceil(n / batch_size)`` global batches whose sizes differ by at most one: none
-    is left out and no batch is a small remainder. There are fewer batches where a device would get no clip of one. In
-    training each device gets equally many clips of a global batch (what does not divide is left to the next epoch); in
-    evaluation every clip goes to exactly one device.
-
-    Args:
-        labels: ``(n,)`` ids of the clips.
-        batch_size: size of a global batch, in clips.
-        training: shuffle anew each epoch.
-        seed: of the shuffling.
-        balanced: draw with replacement so that each class present is equally likely (training only).
-        rank: this device's number.
-        devices: number of devices.
-
-    Attributes:
-        done: batches that the next iteration leaves out: those an interrupted epoch has seen already.
-
-    Raises:
-        InputError: fewer clips than devices.
-    """
-
-    def __init__(
-        self,
-        labels: np.ndarray,
-        batch_size: int,
-        training: bool = False,
-        seed: int = 0,
-        balanced: bool = False,
-        rank: int = 0,
-        devices: int = 1,
-    ) -> None:
-        if len(labels) < devices:
-            raise InputError(f"{len(labels)} clips cannot be shared by {devices} devices. Use fewer devices.")
-        self.labels = labels
-        self.batches = min(-(-len(labels) // batch_size), len(labels) // devices)
-        self.training = training
-        self.seed = seed
-        self.balanced = balanced
-        self.rank = rank
-        self.devices = devices
-        self.epoch = 0
-        self.done = 0
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle; called by the Trainer before each epoch."""
-        self.epoch = epoch
-
-    def order(self) -> np.ndarray:
-        """Return the clips of the current epoch in the order in which they are seen, by all devices together."""
-        count = len(self.labels)
-        if not self.training:
-            return np.arange(count)
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.balanced:
-            weight = 1 / np.bincount(self.labels)[self.labels]
-            return rng.choice(count, count, p=weight / weight.sum())
-        return rng.permutation(count)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self.order()
-        repetition = pd.Series(order).groupby(order).cumcount().to_numpy()
-        views = self.epoch + 2**32 * repetition
-        done, self.done = self.done, 0
-        for batch in np.array_split(np.arange(len(order)), self.batches)[done:]:
-            if self.training:
-                batch = batch[: len(batch) // self.devices * self.devices]
-            yield [(int(views[place]), int(order[place])) for place in batch[self.rank :: self.devices]]
 
 
 def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -253,9 +176,14 @@ class DFERData(L.LightningDataModule):
             run's ``left_out.csv``, and stops above 1 % of the clips. Clips that are evaluated always raise.
         workers: loader processes a device.
         seed: of shuffling, frames and augmentation; the command line hands over ``seed_everything``.
+
+    Attributes:
+        test_each_epoch: score the test clips beside the validation clips after each epoch; changes no training.
     """
 
     label_names = EMOTIONS
+    folds: tuple[int, ...] = ()
+    """What ``fold`` may be, where the dataset has folds."""
     how_to_get: str
     """The next step of somebody who does not have the data."""
     label_files: tuple[str, ...]
@@ -294,11 +222,13 @@ class DFERData(L.LightningDataModule):
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.shuffle_frames, self.on_error, self.workers, self.seed = shuffle_frames, on_error, workers, seed
+        self.on_error, self.workers, self.seed = on_error, workers, seed
+        self.corruption = Corruption("shuffle", 1.0, seed) if shuffle_frames else None
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
+        self.test_each_epoch = False
         self.tables: dict[str, pd.DataFrame] = {}
         self.missing: dict[str, str] = {}
-        self.batches_done = 0
+        self.resume: tuple[int, int] | None = None
 
     @abstractmethod
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
@@ -370,13 +300,19 @@ class DFERData(L.LightningDataModule):
             )
 
     @property
+    def generated(self) -> bool:
+        """Whether the root holds generated faces in the dataset's layout rather than the dataset."""
+        return (self.root / "synthetic.json").is_file()
+
+    @property
     def class_counts(self) -> list[int]:
         """Training clips of each class, in the order of `label_names`."""
         return np.bincount(self.clips("train")["label"], minlength=len(self.label_names)).tolist()
 
     def setup(self, stage: str) -> None:
         """Read the tables that `stage` needs; called by the Trainer on every process."""
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
+        for split in (*splits, "test") if stage == "fit" and self.test_each_epoch else splits:
             if self.clips(split).empty:
                 raise DataError(f"The {split} split under {self.root} holds no clips.")
         if stage == "fit":
@@ -403,7 +339,7 @@ class DFERData(L.LightningDataModule):
             self.frames,
             transform,
             random_frames=training,
-            shuffle_frames=self.shuffle_frames and not training,
+            corruption=None if training else self.corruption,
             leave_out=training and self.on_error == "skip",
             seed=self.seed,
         )
@@ -422,31 +358,43 @@ class DFERData(L.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             devices=trainer.world_size if trainer else 1,
         )
+        if self.workers > 0:
+            # One OpenCV thread a worker, as of torch's. Said here, since a forked process that inherits the threads of
+            # OpenCV waits for them forever.
+            cv2.setNumThreads(1)
         return DataLoader(
             dataset,
             batch_size=None,  # the sampler yields whole batches
             sampler=batches,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_use_one_thread,
             pin_memory=torch.cuda.is_available(),
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; Lightning would look into every name, too."""
+        return batch._replace(
+            video=batch.video.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
         )
 
     def train_dataloader(self) -> DataLoader:
         loader = self.loader("train")
-        loader.sampler.done = self.batches_done
+        loader.sampler.resume, self.resume = self.resume, None
         return loader
 
     def state_dict(self) -> dict[str, int]:
         """Return how much of the epoch is done, so that a run interrupted within it sees the rest."""
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return {"batches_done": done % self.trainer.num_training_batches}
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed % self.trainer.num_training_batches
+        return {"epoch": loop.epoch_progress.current.processed, "batches_done": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue within an epoch."""
-        self.batches_done = state_dict["batches_done"]
+        """Continue where a run was interrupted."""
+        self.resume = state_dict["epoch"], state_dict["batches_done"]
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        if self.test_each_epoch and self.trainer.state.fn == TrainerFn.FITTING:
+            return [self.loader("val"), self.loader("test")]
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:
@@ -454,10 +402,6 @@ class DFERData(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.loader("predict")
-
-
-def _use_one_thread(worker: int) -> None:
-    cv2.setNumThreads(1)  # torch's threads are one in a worker already; OpenCV would start as many as there are cores
 
 
 def _check(name: str, value: object, valid: bool, allowed: str) -> None:

@@ -4,6 +4,7 @@
 
     ROOT/
       clips.csv          path,label,split     (split: train or test; the label may be empty for predict)
+                         path,label,fold      (fold: the one whose test clip this is)
       anything/a.mp4     a path is a video file ...
       anything/b/*.jpg   ... or a folder of frames
 """
@@ -16,7 +17,14 @@ from typing import Literal
 import pandas as pd
 
 from dfer_zoo.data.base import DFERData
-from dfer_zoo.data.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameFolder, VideoFile, list_frames
+from dfer_zoo.data.reading import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    FrameFolder,
+    VideoFile,
+    list_frames,
+    natural_key,
+)
 from dfer_zoo.data.store import Store, is_packed
 from dfer_zoo.data.tables import clip_table, read_csv
 from dfer_zoo.emotions import EMOTIONS
@@ -32,21 +40,30 @@ class Clips(DFERData):
         root: folder that the paths of the csv are relative to.
         csv: name of the csv inside the root.
         allow_outside: accept paths that leave the root (absolute ones, ``..``, links to elsewhere).
+        fold: test on the clips whose column ``fold`` is this, train on the others; None goes by the column ``split``.
         **kwargs: see `DFERData`.
     """
 
     how_to_get = "Pass a folder with videos, or with clips.csv (path,label,split) that lists them."
     label_files = ("clips.csv",)
 
-    def __init__(self, root: str = "data/clips", csv: str = "clips.csv", allow_outside: bool = False, **kwargs) -> None:
+    def __init__(
+        self,
+        root: str = "data/clips",
+        csv: str = "clips.csv",
+        allow_outside: bool = False,
+        fold: int | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(root, **kwargs)
         self.csv = self.root / csv
         self.allow_outside = allow_outside
+        self.fold = fold
 
     @property
     def run_name(self) -> str:
         """What tells apart the runs of one model on this dataset."""
-        return self.csv.stem
+        return self.csv.stem if self.fold is None else f"{self.csv.stem}-fold{self.fold}"
 
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
         """Read the rows of a split; ``predict`` takes the rows of all splits."""
@@ -61,15 +78,22 @@ class Clips(DFERData):
             )
         trusted = self.allow_outside or is_packed(self.root)  # in a store it is a name and no path
         real_root = None if trusted else self.root.resolve()
-        rows = []
-        for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", "split")):
+        column = "split" if self.fold is None else "fold"
+        rows, folds = [], set()
+        for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", column)):
             where = f"{self.csv}, line {line}"
-            part = row.get("split", "")
+            part = row.get(column, "")
+            if self.fold is not None:
+                folds.add(part)
+                part = "test" if part == str(self.fold) else "train"
             if split != "predict" and part not in ("train", "test"):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
-                label = _label_id(row.get("label", ""), where, required=split != "predict")
+                label = label_id(row.get("label", ""), where, required=split != "predict")
                 rows.append((self._checked(row["path"], real_root, where), label))
+        if split != "predict" and self.fold is not None and str(self.fold) not in folds:
+            shown = ", ".join(sorted(folds, key=natural_key)[:10])
+            raise DataError(f"{self.csv} has no fold {self.fold}; its folds are {shown}.")
         return clip_table(rows, self.csv)
 
     def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
@@ -113,8 +137,12 @@ class Clips(DFERData):
         return path
 
 
-def _label_id(label: str, where: str, required: bool) -> int:
-    """Return the id of a label given by name or id; -1 for none."""
+def label_id(label: str, where: str, required: bool) -> int:
+    """Return the id of a label given by name or id; -1 for none.
+
+    Raises:
+        DataError: neither, or none where one is required; the message begins with `where`.
+    """
     if not label and not required:
         return -1
     by_name = {name.lower(): index for index, name in enumerate(EMOTIONS)}

@@ -61,6 +61,7 @@ class DFEW(DFERData):
         **kwargs: see `DFERData`.
     """
 
+    folds = FOLDS
     how_to_get = "Apply for it at https://dfew-dataset.github.io, or make generated data with `make twin DATA=dfew`."
     label_files = ("EmoLabel_DataSplit/*/*.csv",)
 

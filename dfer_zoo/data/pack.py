@@ -33,6 +33,7 @@ from dfer_zoo.data.store import FRAMES, HEADER, INDEX, PACKING, VERSION, Store, 
 from dfer_zoo.data.transforms import Evaluation
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.runs import write_json
+from dfer_zoo.synthetic.dataset import CLIP_TABLE, MARKER
 
 SHARD = 64 * 2**20
 """Least bytes of a shard: what an interruption costs each worker."""
@@ -351,7 +352,8 @@ def pack(
         return target
     try:
         plan = make_plan(splits, words, workers)
-        tables = [path.relative_to(raw) for pattern in splits[0].label_files for path in raw.glob(pattern)]
+        patterns = (*splits[0].label_files, MARKER, CLIP_TABLE)
+        tables = [path.relative_to(raw) for pattern in patterns for path in raw.glob(pattern)]
         write_frames(plan, target, tables, workers)
         seal(plan, target)
     except OSError as error:

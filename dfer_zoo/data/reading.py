@@ -167,15 +167,43 @@ def decode_video(path: str) -> Iterator[Callable[[], np.ndarray]]:
     Raises:
         DataError: not a video, or without a video stream.
     """
+    return (convert for _, convert in timed_frames(path))
+
+
+def timed_frames(path: str) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """Decode a video as `decode_video` does, each frame with the second at which it is shown.
+
+    Times are the file's own, which need not be evenly spaced; they start at 0 and rise strictly. A frame without a
+    time, or with one that does not rise, comes one average frame after the last.
+
+    Raises:
+        DataError: not a video, or without a video stream.
+    """
     import av
 
     with _open_video(path) as container:
-        container.streams.video[0].thread_type = "AUTO"
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        step = 1 / float(stream.average_rate or 25)
+        start, time = None, -step
         try:
             for frame in container.decode(video=0):
-                yield lambda frame=frame: _upright(frame)
+                start = frame.time if start is None else start
+                stamp = time if frame.time is None else frame.time - start
+                time = stamp if stamp > time else time + step
+                yield time, lambda frame=frame: _upright(frame)
         except av.FFmpegError:
             return
+
+
+def video_seconds(path: str) -> float | None:
+    """Return how long a video says it is, None if it does not.
+
+    Raises:
+        DataError: not a video, or without a video stream.
+    """
+    with _open_video(path) as container:
+        return container.duration / 1e6 if container.duration else None
 
 
 def _upright(frame) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The models: what ``model:`` in yaml and ``MODEL=`` may name; one LightningModule, one recipe, a paper."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError
@@ -12,7 +12,38 @@ from dfer_zoo.models.m3dfel import M3DFEL
 from dfer_zoo.models.micacl import MICACL
 from dfer_zoo.nets.r3d import read_weights
 
-__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "load", "read_checkpoint"]
+if TYPE_CHECKING:
+    from dfer_zoo.export import ExportedModel
+
+__all__ = ["HDF", "M3DFEL", "MICACL", "Baseline", "DFERModel", "list_models", "load", "read_checkpoint"]
+
+
+def list_models() -> dict[str, str]:
+    """Return the models that can be trained: the name that ``MODEL=`` takes, and what it is.
+
+    >>> for name, what in list_models().items():
+    ...     print(f"{name:14}{what}")
+    m3dfel        M3DFEL (CVPR 2023): R3D-18 on 3-D instances, BiLSTM and attention over them
+    m3dfel_ial    M3DFEL with the intensity-aware loss
+    micacl        MICACL (ISPA 2025): R3D-18 on 3-D instances, graph and weighted LSTM over them, contrastive loss
+    hdf           HDF (ACM MM 2025): X3D-S with time-frequency attention, scaled losses and SAM
+    r3d_18        R3D-18 (CVPR 2018): residual network with 3-D convolutions
+    mc3_18        MC3-18 (CVPR 2018): 3-D convolutions in the first stage, 2-D in the others
+    r2plus1d_18   R(2+1)D-18 (CVPR 2018): convolutions over space, then over time
+    x3d_s         X3D-S (CVPR 2020): depthwise 3-D convolutions
+    resnet18_lstm ResNet-18 on every frame, an LSTM over the frames
+    """
+    return {
+        "m3dfel": "M3DFEL (CVPR 2023): R3D-18 on 3-D instances, BiLSTM and attention over them",
+        "m3dfel_ial": "M3DFEL with the intensity-aware loss",
+        "micacl": "MICACL (ISPA 2025): R3D-18 on 3-D instances, graph and weighted LSTM over them, contrastive loss",
+        "hdf": "HDF (ACM MM 2025): X3D-S with time-frequency attention, scaled losses and SAM",
+        "r3d_18": "R3D-18 (CVPR 2018): residual network with 3-D convolutions",
+        "mc3_18": "MC3-18 (CVPR 2018): 3-D convolutions in the first stage, 2-D in the others",
+        "r2plus1d_18": "R(2+1)D-18 (CVPR 2018): convolutions over space, then over time",
+        "x3d_s": "X3D-S (CVPR 2020): depthwise 3-D convolutions",
+        "resnet18_lstm": "ResNet-18 on every frame, an LSTM over the frames",
+    }
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
@@ -30,18 +61,30 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     return content
 
 
-def load(checkpoint: str | Path) -> DFERModel:
+def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
     """Load a trained model, on the CPU and in evaluation mode, without running any code of the file.
 
     Args:
-        checkpoint: a file written in training, such as ``runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt``.
+        checkpoint: a file written in training, such as ``runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt``, or
+            one that `dfer_zoo.export.export` made of it, ``best_val.onnx``.
 
     Returns:
-        The model; ``model.spec`` holds its labels, frames, size and normalisation.
+        The model, called with uint8 clips ``(B, 3, T, H, W)``; ``model.spec`` holds its labels, frames, size and
+        normalisation.
 
     Raises:
         CheckpointError: no such file, damaged, or not a checkpoint of this project.
+        InputError: an ONNX file, and no runtime for it is installed.
     """
+    if Path(checkpoint).suffix == ".onnx":
+        from dfer_zoo.export import ExportedModel
+
+        return ExportedModel(checkpoint)
+    if Path(checkpoint).suffix == ".pt2":
+        raise CheckpointError(
+            f"{checkpoint} is for torch.export.load, which may run code of the file. Load the checkpoint it was made "
+            "of, or the export to ONNX."
+        )
     content = read_checkpoint(checkpoint)
     spec = content["dfer_zoo"]
     classes = {model.__name__: model for model in (HDF, M3DFEL, MICACL, Baseline)}

@@ -164,8 +164,8 @@ class DFERModel(L.LightningModule):
         self.metrics[split].update(logits, batch.label)
         return {"name": batch.name, "label": batch.label, "logits": logits}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | list[str]]:
-        return self.evaluation_step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | list[str]]:
+        return self.evaluation_step(batch, ("val", "test")[dataloader_idx])
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor | list[str]]:
         return self.evaluation_step(batch, "test")
@@ -174,8 +174,9 @@ class DFERModel(L.LightningModule):
         return {"name": batch.name, "label": batch.label, "logits": self(batch.video).logits.float()}
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val_war`` and ``val_uar`` over all clips on all devices."""
-        self.log_epoch_metrics("val")
+        """Log ``val_war`` and ``val_uar`` over all clips on all devices; the test clips' too where they are scored."""
+        for split, _ in zip(("val", "test"), self.trainer.num_val_batches, strict=False):
+            self.log_epoch_metrics(split)
 
     def on_test_epoch_end(self) -> None:
         """Log ``test_war`` and ``test_uar`` over all clips on all devices."""
@@ -214,6 +215,7 @@ class DFERModel(L.LightningModule):
                 f"The contrastive loss compares clips within a batch: a step over {parts} accumulated batches is not "
                 f"that of one batch {parts} times as large."
             )
+        self.trainer.fit_loop.setup_data()  # without it, max_steps alone leaves the length of an epoch unknown
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("The schedule needs an end. Set trainer.max_epochs or trainer.max_steps.")
@@ -242,6 +244,7 @@ class DFERModel(L.LightningModule):
             "mean": list(self.net.mean),
             "std": list(self.net.std),
             "data": type(data).__name__,
+            "generated": data.generated,
         }
 
 

@@ -29,6 +29,8 @@ MARKER = "synthetic.json"
 """File that marks a folder as made here, with the generator's version and arguments."""
 CLIP_TABLE = "synthetic_clips.csv"
 """Table of the clips with what no real dataset tells: identity, source, timing. Loaders do not read it."""
+DFEW_CLIPS, FERV39K_CLIPS = "Clip/clip_224x224", "2_ClipsforFaceCrop"
+"""Where the layouts keep the clips' folders."""
 
 # Streams of random numbers under one seed, as (seed, stream, number); stream 0 is the plan's.
 _PERSON, _HABITS, _SOURCE, _ACT, _FILM, _FILES = range(1, 7)
@@ -50,12 +52,12 @@ class Job:
 def clip_folders(layout: Layout, plan: list[Clip]) -> list[str]:
     """Folder of each clip, relative to the root, with forward slashes."""
     if layout == "dfew":
-        return [f"Clip/clip_224x224/{clip.index + 1:05d}" for clip in plan]
+        return [f"{DFEW_CLIPS}/{clip.index + 1:05d}" for clip in plan]
     counters: dict[str, int] = {}
     folders = []
     for clip in plan:
         group = f"{SCENES[clip.source]}/{clip.emotion}"
-        folders.append(f"2_ClipsforFaceCrop/{group}/{counters.get(group, 0):04d}")
+        folders.append(f"{FERV39K_CLIPS}/{group}/{counters.get(group, 0):04d}")
         counters[group] = counters.get(group, 0) + 1
     return folders
 
@@ -133,7 +135,7 @@ def write_splits(layout: Layout, root: Path, plan: list[Clip], folders: list[str
         return
     for part in ("train", "test"):
         lines = [
-            f"{folder.removeprefix('2_ClipsforFaceCrop/')} {clip.emotion}"
+            f"{folder.removeprefix(f'{FERV39K_CLIPS}/')} {clip.emotion}"
             for clip, folder in zip(plan, folders, strict=True)
             if (clip.fold == 0) == (part == "test")
         ]
@@ -159,6 +161,21 @@ def write_clip_table(job: Job, plan: list[Clip], folders: list[str]) -> None:
                 [folder, clip.emotion, clip.fold + 1, clip.person, clip.source, clip.frames, *times, shown, units]
             )
     temporary.rename(path)
+
+
+def read_identities(root: Path) -> dict[str, tuple[str, int]]:
+    """Return the emotion and the person of each clip, by the clip's name in its dataset; empty for other folders."""
+    path = root / CLIP_TABLE
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            row["clip"].removeprefix(f"{DFEW_CLIPS}/").removeprefix(f"{FERV39K_CLIPS}/"): (
+                row["label"],
+                int(row["person"]),
+            )
+            for row in csv.DictReader(file)
+        }
 
 
 def claim(root: Path, arguments: dict[str, object]) -> None:
