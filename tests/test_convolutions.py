@@ -39,7 +39,7 @@ def output_and_gradients(convolution: nn.Module, x: Tensor) -> tuple[Tensor, ...
 
 
 @given(
-    channels=st.sampled_from([DENSE, DEPTHWISE]),
+    channels=st.sampled_from([DENSE, DEPTHWISE, {"in_channels": 4, "out_channels": 6, "groups": 2}]),
     kernel=st.sampled_from([((3, 3, 3), (1, 1, 1)), ((5, 1, 1), (2, 0, 0)), ((3, 2, 3), (0, 1, 0))]),
     stride=st.tuples(*[st.integers(1, 3)] * 3),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(3, 12), st.integers(3, 12)),

@@ -30,7 +30,7 @@ class ClipConv3d(nn.Conv3d):
             y = F.conv2d(x.squeeze(2), middle, self.bias, self.stride[1:], self.padding[1:], groups=self.groups)
             return y.unsqueeze(2)
         depthwise = self.groups == self.in_channels == self.out_channels
-        short = x.shape[2] < self.kernel_size[0]
+        short = self.groups == 1 and x.shape[2] < self.kernel_size[0]
         if x.device.type != "cpu" or not torch.is_grad_enabled() or not (depthwise or short):
             return super().forward(x)
         weight = self.weight
