@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job
 from dfer_zoo.models import DFERModel
+from dfer_zoo.profile import clips_per_second
 from dfer_zoo.runs import evaluate, load_data, write_json, write_text
 
 collect_ignore = ["benchmarks"]
@@ -252,3 +254,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(jobs, "start", start)
     monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
     return started
+
+
+@pytest.fixture
+def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the speed of a model for a moment only."""
+    monkeypatch.setattr("dfer_zoo.profile.clips_per_second", partial(clips_per_second, seconds=0.0))

@@ -21,7 +21,7 @@ from dfer_zoo.checkpoints import WholeCheckpointIO
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.runs import is_finished
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quick_measurement")]
 
 MODELS = ("r3d_18", "hdf")
 
