@@ -50,6 +50,7 @@ train: $(READY)  ## train MODEL= on DATA= (FOLD=), then test the chosen checkpoi
 
 resume: $(READY)  ## continue the interrupted training RUN=
 	$(call need,RUN,$(A_RUN))
+	@test ! -f '$(RUN)/cost.json' || { echo "$(RUN) is finished; nothing is left to continue."; exit 2; }
 	$(DFER) fit --config '$(RUN)/config.yaml' $(ARGS)
 
 evaluate: $(READY)  ## test the chosen checkpoint of RUN=runs/<model>-<data>/<version>
