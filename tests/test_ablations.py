@@ -21,7 +21,7 @@ from dfer_zoo.cli import Planner, build
 from dfer_zoo.data.base import Batch
 from dfer_zoo.emotions import EMOTIONS
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout")]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout", "quick_measurement")]
 
 TABLES = sorted(path.stem for path in (EXPERIMENTS / "ablations").glob("*.yaml"))
 TINY = {"hdf": ["--model.width=16", "--model.depth_factor=0.5"], "m3dfel": ["--model.width=4"]}

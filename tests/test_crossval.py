@@ -17,7 +17,6 @@ import yaml
 from conftest import Done
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import quick_measurement  # noqa: F401  an automatic fixture
 
 from dfer_zoo import jobs, models
 from dfer_zoo.__main__ import main
@@ -26,7 +25,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job, Stopped, Training, run_missing
 from dfer_zoo.runs import write_text
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout")]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout", "quick_measurement")]
 
 SMALL = ["--data.size=32", "--data.workers=0", "--model.width=8", "--trainer.enable_progress_bar=false"]
 
