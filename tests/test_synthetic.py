@@ -107,6 +107,7 @@ def test_refuses_its_own_folder_with_other_arguments(dfew):
         {"shown": (0.0, 0.5)},
         {"strength": (0.5, 2.0)},
         {"pose": 45},
+        {"holdout": "actors"},
         {"balance": "fair"},
         {"layout": "affwild"},
     ],
@@ -171,6 +172,15 @@ def test_people_do_not_cross_folds(layout):
     for clip in plan:
         assert folds.setdefault(clip.person, clip.fold) == clip.fold
     assert len(folds) > 40
+
+
+@pytest.mark.parametrize(("layout", "number"), [("dfew", 5), ("ferv39k", 20)])
+def test_sources_held_out_do_not_cross_folds(layout, number):
+    shared, apart = (make_plan(layout, 500, 3, "auto", (16, 40), holdout) for holdout in ("people", "sources"))
+    folds = {clip.source: clip.fold for clip in apart}
+    assert len(folds) == number
+    assert all(folds[clip.source] == clip.fold for clip in apart)
+    assert len({(clip.source, clip.fold) for clip in shared}) > number
 
 
 @settings(deadline=None)

@@ -18,7 +18,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.synthetic.appearance import Person, draw_person
 from dfer_zoo.synthetic.expressions import Habits, Performance, draw_habits, perform
-from dfer_zoo.synthetic.plan import SCENES, Balance, Clip, Layout, make_plan
+from dfer_zoo.synthetic.plan import SCENES, Balance, Clip, Holdout, Layout, make_plan
 from dfer_zoo.synthetic.render import SUPERSAMPLING, render_clip
 from dfer_zoo.synthetic.rig import load_rig
 from dfer_zoo.synthetic.scene import Source, draw_occluders, draw_shot, draw_source
@@ -226,6 +226,7 @@ def synthesize(
     shown: tuple[float, float] = (0.6, 1.0),
     strength: tuple[float, float] = (0.8, 1.2),
     pose: float = 7.0,
+    holdout: Holdout = "people",
     workers: int | None = None,
 ) -> Path:
     """Generate labelled clips of rendered faces in the on-disk layout of DFEW or FERV39k.
@@ -247,6 +248,8 @@ def synthesize(
         strength: Range of the strength of the expressions. Smaller is harder.
         pose: Standard deviation of the head's yaw in degrees, 0 to 20; pitch and roll vary in proportion. Larger is
             harder.
+        holdout: What a test fold shows that its training clips never do: "people", or "sources", both people and the
+            style of the film (in DFEW's layout each fold is then one source).
         workers: Processes; None for one per processor core.
 
     Returns:
@@ -257,9 +260,9 @@ def synthesize(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    check_arguments(layout, clips, seed, size, balance, frames, shown, strength, pose, workers)
+    check_arguments(layout, clips, seed, size, balance, frames, shown, strength, pose, holdout, workers)
     root = Path(root)
-    plan = make_plan(layout, clips, seed, balance, frames)
+    plan = make_plan(layout, clips, seed, balance, frames, holdout)
     arguments = {
         "generator": "dfer_zoo.synthetic",
         "version": VERSION,
@@ -272,6 +275,7 @@ def synthesize(
         "shown": list(shown),
         "strength": list(strength),
         "pose": pose,
+        "holdout": holdout,
     }
     claim(root, arguments)
     job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
@@ -307,6 +311,7 @@ def check_arguments(
     shown: tuple[float, float],
     strength: tuple[float, float],
     pose: float,
+    holdout: str,
     workers: int | None,
 ) -> None:
     """Refuse arguments out of range.
@@ -326,6 +331,7 @@ def check_arguments(
         (0 < shown[0] <= shown[1] <= 1, f"shown={tuple(shown)}: a range of shares in (0, 1]."),
         (0 < strength[0] <= strength[1] <= 1.3, f"strength={tuple(strength)}: a range of strengths in (0, 1.3]."),
         (0 <= pose <= 20, f"pose={pose}: 0 to 20 degrees."),
+        (holdout in ("people", "sources"), f"holdout={holdout!r}: one of people, sources."),
         (workers is None or workers >= 1, f"workers={workers}: 1 or more, or none given for one per core."),
     )
     for holds, message in rules:

@@ -10,6 +10,7 @@ from dfer_zoo.errors import InputError
 
 Layout = Literal["dfew", "ferv39k"]
 Balance = Literal["auto", "natural", "mild", "uniform"]
+Holdout = Literal["people", "sources"]
 
 FOLDS = 5
 FOLD_MINIMUM = 10
@@ -111,11 +112,19 @@ def class_counts(layout: Layout, clips: int, balance: Balance) -> list[int]:
     return [int(count) for count in counts]
 
 
-def make_plan(layout: Layout, clips: int, seed: int, balance: Balance, frames: tuple[int, int]) -> list[Clip]:
+def make_plan(
+    layout: Layout,
+    clips: int,
+    seed: int,
+    balance: Balance,
+    frames: tuple[int, int],
+    holdout: Holdout = "people",
+) -> list[Clip]:
     """Draw the plan.
 
     Every fold gets its own people: a person's number modulo 5 is the fold. Sources are shared by the folds, as films
-    are not kept apart in DFEW's split either.
+    are not kept apart in DFEW's split either, unless they are held out too: a source's number modulo 5 is then the
+    fold, and in DFEW's layout every fold is one source.
 
     Args:
         layout: On-disk layout the set is for.
@@ -123,10 +132,14 @@ def make_plan(layout: Layout, clips: int, seed: int, balance: Balance, frames: t
         seed: Seed.
         balance: Rule of `class_counts`.
         frames: Smallest and largest number of frames of a clip.
+        holdout: What the folds do not share.
     """
     rng = np.random.default_rng([seed, 0])
     people_per_fold = max(2, round(clips / CLIPS_PER_PERSON / FOLDS))
     sources = len(SCENES) if layout == "ferv39k" else max(4, round(clips / CLIPS_PER_SOURCE))
+    apart = holdout == "sources"
+    if apart and layout == "dfew":
+        sources = FOLDS
     labels, folds = [], []
     for emotion, count in zip(EMOTIONS, class_counts(layout, clips, balance), strict=True):
         start = int(rng.integers(FOLDS))
@@ -142,7 +155,7 @@ def make_plan(layout: Layout, clips: int, seed: int, balance: Balance, frames: t
                 emotion=labels[place],
                 fold=fold,
                 person=int(rng.integers(people_per_fold)) * FOLDS + fold,
-                source=int(rng.integers(sources)),
+                source=int(rng.integers(sources // FOLDS)) * FOLDS + fold if apart else int(rng.integers(sources)),
                 frames=int(rng.integers(frames[0], frames[1] + 1)),
             )
         )
