@@ -3,7 +3,7 @@
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
@@ -21,6 +23,7 @@ from dfer_zoo import data, models  # noqa: F401  their classes can be named in y
 from dfer_zoo.checkpoints import LastCheckpoint, WholeCheckpointIO
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
+from dfer_zoo.locks import alone_in
 from dfer_zoo.models import DFERModel, read_checkpoint
 from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
@@ -108,6 +111,7 @@ class DFERCLI(LightningCLI):
         """Build the Trainer with this project's loggers and callbacks in the run's own folder."""
         settings = self.settings
         callbacks: list[Callback] = list(self._get(self.config_init, "trainer").callbacks or [])
+        self.held = ExitStack()
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=True))
         if self.subcommand == "fit":
@@ -138,6 +142,11 @@ class DFERCLI(LightningCLI):
         self.writer = EvaluationWriter(folder, name)
         return super().instantiate_trainer(callbacks=[*callbacks, self.writer], **kwargs)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb; let the run's folder go in the end."""
+        with self.held:
+            super()._run_subcommand(subcommand)
+
     def _differences(self, folder: Path) -> list[str]:
         """Name what is evaluated otherwise than in the run's own test, so that no other score takes its place."""
         trained = {"class_path": None}
@@ -164,8 +173,14 @@ class DFERCLI(LightningCLI):
         return [] if whole and not trainer.fast_dev_run else ["partial"]
 
     def _training_folder(self) -> Path:
-        """Choose the run's folder; if a run of the same words was interrupted, continue from its last checkpoint."""
+        """Choose and hold the run's folder; if its training was interrupted, continue from its last checkpoint.
+
+        Raises:
+            InputError: another process is training the run.
+        """
         run, last = choose_version(self.identity())
+        if rank_zero_only.rank == LightningEnvironment().node_rank() == 0:  # of several devices, the first holds it
+            self.held.enter_context(alone_in(run, "trained"))
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
             self.config_init.fit.ckpt_path = str(last)

@@ -215,8 +215,11 @@ def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> li
             while waiting or running:
                 while waiting and len(running) < parallel:
                     job = waiting.pop(0)
-                    running[job] = start(job, environment)
                     display.started(job)
+                    if job.finished:  # by another process, since the beginning
+                        display.ended(job, 0)
+                    else:
+                        running[job] = start(job, environment)
                 time.sleep(poll)
                 for job, process in list(running.items()):
                     display.update(job)

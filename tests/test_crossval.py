@@ -274,6 +274,16 @@ def test_a_job_that_fails_is_reported_and_the_others_go_on(
     assert (tmp_path / "0" / "fit.log").read_text().count("before") == 2
 
 
+def test_what_another_process_has_finished_meanwhile_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "(RUN.parent / '1').mkdir(); (RUN.parent / '1' / 'cost.json').write_text('{}')\n"
+    wanted = programs(tmp_path, monkeypatch, other + FINISH, "raise ValueError('again')")
+    assert run_missing(wanted, poll=0.01) == []
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["cost.json"]
+    assert capsys.readouterr().err.count("finished ") == 2
+
+
 def test_no_more_processes_at_once_than_asked_for_and_they_share_the_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from test_cli import checkpoint_of, different, weights, words
+from test_locks import held
 
 from dfer_zoo import models
 from dfer_zoo.__main__ import main
@@ -193,3 +194,14 @@ def test_a_damaged_last_checkpoint_is_named(
     last.write_bytes(last.read_bytes()[:-1000])
     assert main([*line, "--trainer.limit_test_batches=1"]) == 2
     assert "last.ckpt is not a file of PyTorch weights" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_another_process_trains_is_refused(
+    dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    with held(run) as other:
+        assert main(run_words("r3d_18", dfew_root, tmp_path)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"fold1-seed0 is being trained by process {other.pid}" in said
+    assert [path.name for path in run.iterdir()] == [".lock"]
