@@ -45,7 +45,8 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
                 file.seek(0)
                 holder = file.read() or "another process"
                 raise InputError(
-                    f"{folder} is being {doing} by {holder}. Wait until it ends or end it; then the same words continue."
+                    f"{folder} is being {doing} by {holder}. Wait until it ends, or end it; then the same words "
+                    "continue."
                 ) from None
         else:
             file.truncate(0)

@@ -270,42 +270,57 @@ class MetricsCSV(Logger):
 class LeftOut(L.Callback):
     """List the training clips that were left out, with ``on_error: skip``, in the run's ``left_out.csv``.
 
+    What several devices have met is put together, so that all of them stop at the same clip.
+
     Args:
-        folder: the run folder. On several devices each lists what it has met, device n > 0 in ``left_out-n.csv``.
+        folder: the run folder. What was listed there before an interruption stays listed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.path = folder / "left_out.csv"
+        self.before: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         """List the clips that are missing."""
+        if self.path.is_file():
+            self.before = dict(pd.read_csv(self.path, dtype=str, keep_default_na=False).to_numpy().tolist())
         self._add(trainer, trainer.datamodule.missing)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, model: L.LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
-        """List the clips of the batch that could not be read.
+        """List the clips of the batch that could not be read, on any device.
 
         Raises:
             DataError: more clips than `MOST_LEFT_OUT` allows.
         """
-        self._add(trainer, batch.left_out)
+        if trainer.datamodule.on_error == "raise":
+            return
+        reasons = batch.left_out
+        if trainer.world_size > 1:
+            if not trainer.strategy.reduce_boolean_decision(bool(reasons), all=False):
+                return
+            parts = [None] * trainer.world_size
+            dist.all_gather_object(parts, reasons)
+            reasons = {clip: reason for part in parts for clip, reason in part.items()}
+        self._add(trainer, reasons)
 
     def _add(self, trainer: L.Trainer, reasons: Mapping[str, str]) -> None:
         new = {clip: reason for clip, reason in reasons.items() if clip not in self.reasons}
         if not new:
             return
         self.reasons |= new
-        path = self.folder / (f"left_out-{trainer.global_rank}.csv" if trainer.global_rank else "left_out.csv")
-        write_text(path, pd.DataFrame(self.reasons.items(), columns=["clip", "reason"]).to_csv(index=False))
+        if trainer.is_global_zero:
+            listed = {**self.before, **self.reasons}
+            write_text(self.path, pd.DataFrame(listed.items(), columns=["clip", "reason"]).to_csv(index=False))
         for clip, reason in new.items():
             rank_zero_warn(f"Left out of training: {clip} ({reason})")
         clips = len(trainer.datamodule.clips("train")) + len(trainer.datamodule.missing)
         if len(self.reasons) > MOST_LEFT_OUT * clips:
             raise DataError(
                 f"{len(self.reasons)} of {clips} training clips had to be left out, more than {MOST_LEFT_OUT:.0%}. "
-                f"{path} lists them: mend the data."
+                f"{self.path} lists them: mend the data."
             )
 
 

@@ -14,11 +14,13 @@ from conftest import write_clips
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dfer_zoo import runs
 from dfer_zoo.data import Clips
 from dfer_zoo.data.base import Batch
+from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.models import HDF, M3DFEL, MICACL, Baseline, DFERModel, micacl
-from dfer_zoo.runs import EvaluationWriter
+from dfer_zoo.runs import EvaluationWriter, LeftOut
 
 TIMEOUT = 300
 QUIET = {
@@ -116,6 +118,28 @@ def evaluate(root: str, out: str) -> None:
         (Path(out) / f"{devices}.war").write_text(str(war))
 
 
+class Counted(LeftOut):
+    """Write down what each device knows of the clips left out."""
+
+    def on_train_end(self, trainer: L.Trainer, model: DFERModel) -> None:
+        self.path.with_name(f"{trainer.global_rank}.txt").write_text("\n".join(sorted(self.reasons)))
+
+
+def leave_out(root: str, out: str) -> None:
+    """Train on clips of which one in the first batch of each of two processes is damaged."""
+    options = {"frames": 4, "size": 32, "batch_size": 4, "workers": 0, "on_error": "skip"}
+    table = Clips(root, **options).clips("train")
+    for place in ClipBatches(table["label"].to_numpy(), 4, training=True).order()[:2]:
+        for frame in (Path(root) / table["name"][place]).iterdir():
+            frame.write_bytes(b"")
+    runs.MOST_LEFT_OUT = 1.0
+    model = Baseline("r3d_18", frames=4, width=8, **TINY)
+    callbacks = [Counted(Path(out))]
+    L.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_fork", callbacks=callbacks, **QUIET).fit(
+        model, Clips(root, **options)
+    )
+
+
 def run_alone(*args: str) -> None:
     """Run this file with the words given; end the whole process group if it hangs."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # a fork of a process with OpenMP threads may hang
@@ -149,6 +173,15 @@ def test_two_processes_predict_every_clip_once_as_one_does(tmp_path: Path) -> No
         assert float((tmp_path / f"{devices}.war").read_text()) == pytest.approx(right)
 
 
+def test_each_of_two_processes_knows_what_both_have_left_out(tmp_path: Path) -> None:
+    """So that both stop after the same batch where it is too much."""
+    run_alone("leave_out", str(write_clips(tmp_path / "clips")), str(tmp_path))
+    listed = pd.read_csv(tmp_path / "left_out.csv")["clip"]
+    assert len(listed) == 2
+    for rank in range(2):
+        assert (tmp_path / f"{rank}.txt").read_text().split("\n") == sorted(listed)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
     """Batches of 4 in two processes against one of 8: the contrastive losses too see all 8 clips."""
@@ -168,4 +201,4 @@ def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "evaluate": evaluate}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "evaluate": evaluate, "leave_out": leave_out}[sys.argv[1]](*sys.argv[2:])

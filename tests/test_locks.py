@@ -45,7 +45,7 @@ def test_another_process_is_refused_until_the_first_is_killed(tmp_path: Path) ->
         for _ in range(2):
             with (
                 pytest.raises(
-                    InputError, match=rf"run is being trained by process {first.pid} on .*Wait until it ends"
+                    InputError, match=rf"run is being trained by process {first.pid} on .*Wait until it ends,"
                 ),
                 alone_in(tmp_path / "run", "trained"),
             ):
