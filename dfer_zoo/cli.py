@@ -288,6 +288,21 @@ def identify(trainings: Sequence[Sequence[str]]) -> list[Identity]:
         return [planner.identify(words) for words in trainings]
 
 
+def build_data(words: Sequence[str]) -> DFERData:
+    """Return the data module that a training would use; it has read no file yet.
+
+    Args:
+        words: of the command line, ``fit`` first.
+
+    Raises:
+        InputError: an input that a person can correct.
+    """
+    with plain_errors():
+        planner = build(Planner, words)
+        planner.identify(words)
+        return planner.datamodule
+
+
 def build(cli: type[DFERCLI], args: Sequence[str]) -> DFERCLI:
     """Hand words to LightningCLI, set up for this project."""
     silence_lightning()

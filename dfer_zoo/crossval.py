@@ -16,6 +16,7 @@ from rich.table import Table
 
 from dfer_zoo import data as datasets
 from dfer_zoo import figures, statistics
+from dfer_zoo.cli import build_data
 from dfer_zoo.comparison import Method, collect
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
@@ -64,17 +65,30 @@ def recipe(kind: str, name: str) -> Path:
     return path
 
 
-def folds_of(data: str, folds: str | None) -> list[int] | list[None]:
+def folds_of(data: str, folds: str | None, words: Sequence[str] = ()) -> list[int] | list[None]:
     """Return the folds wanted of a dataset, all by default; a single None where it has none.
 
+    Args:
+        data: name of the dataset's yaml file.
+        folds: see `numbers`.
+        words: of a training on it, which say where it is: one's own clips have the folds that their csv names.
+
     Raises:
-        InputError: folds of a dataset without any.
+        InputError: folds of a dataset without any, or that it does not have.
+        DataError: a csv of clips that cannot be used.
     """
     class_path = yaml.safe_load(recipe("data", data).read_text(encoding="utf-8"))["data"]["class_path"]
     known = getattr(datasets, class_path.rpartition(".")[2]).folds
-    if folds is not None and not known:
+    if not known and words:
+        known = build_data(words).known_folds()
+    if folds is None:
+        return list(known) or [None]
+    wanted = numbers(folds, "folds")
+    if not known:
         raise InputError(f"{data} has one fixed split and no folds. Leave --folds out; --seeds repeats it.")
-    return numbers(folds, "folds") if folds else list(known) or [None]
+    if not set(wanted) <= set(known):
+        raise InputError(f"--folds is {folds!r}; {data} has folds {', '.join(map(str, known))}.")
+    return wanted
 
 
 def trainings(
@@ -324,9 +338,10 @@ def crossval(
     Raises:
         InputError: names that there are not, or options that `fit` refuses.
     """
-    chosen, more = folds_of(data, folds), shared_words(runs, root, fit_options)
-    wanted = []
-    for name in dict.fromkeys(model.split(",")):
+    more, models, wanted = shared_words(runs, root, fit_options), dict.fromkeys(model.split(",")), []
+    (first,) = trainings("", next(iter(models)), data, [None], [0], quick, more)
+    chosen = folds_of(data, folds, first.words)
+    for name in models:
         wanted += trainings(name, name, data, chosen, numbers(seeds, "seeds"), quick, more)
     status, found = carry_out(wanted, jobs, list)
     conclude(found)

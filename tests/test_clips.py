@@ -262,3 +262,22 @@ def test_every_folder_is_listed_once_at_the_start_of_training(clips_root, listin
     data.setup("fit")
     data.setup("test")
     assert listings == {str(clips_root / f"clip {i}"): 1 for i in range(28)}
+
+
+def test_folds_are_numbers(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("path,label,fold\na,Happy,01\nb,Sad,2\nc,Sad,2\n")
+    clips = Clips(str(tmp_path), fold=1)
+    assert clips.known_folds() == (1, 2)
+    assert clips.read_split("test")["name"].tolist() == ["a"]
+    assert clips.read_split("train")["name"].tolist() == ["b", "c"]
+    with pytest.raises(DataError, match=r"has no fold 3; its folds are 1, 2\."):
+        Clips(str(tmp_path), fold=3).read_split("test")
+    for wrong in ("", "one", "-1", "9" * 5000):
+        path.write_text(f"path,label,fold\na,Happy,{wrong}\n")
+        with pytest.raises(DataError, match=r"line 2: fold is .*, expected a number"):
+            clips.read_split("train")
+        with pytest.raises(DataError, match="line 2: fold is"):
+            clips.known_folds()
+    path.write_text("path,label,split\na,Happy,train\n")
+    assert Clips(str(tmp_path)).known_folds() == ()

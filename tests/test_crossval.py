@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Done
+from conftest import Done, write_clips
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,7 +74,7 @@ def test_numbers_may_be_written_as_ranges(wanted: list[int]) -> None:
     [
         (["--model", "hfd", "--data", "dfew"], "There is no experiments/model/hfd.yaml. There are: hdf, m3dfel,"),
         (["--model", "hdf", "--data", "few"], "There is no experiments/data/few.yaml. There are: clips, dfew,"),
-        (["--model", "hdf", "--data", "dfew", "--folds", "6"], "data.fold is 6; DFEW has folds 1, 2, 3, 4, 5"),
+        (["--model", "hdf", "--data", "dfew", "--folds", "6"], "--folds is '6'; dfew has folds 1, 2, 3, 4, 5"),
         (["--model", "hdf", "--data", "dfew", "--folds", "3-1"], "--folds is '3-1'"),
         (["--model", "hdf", "--data", "dfew", "--seeds", "all"], "--seeds is 'all'"),
         (["--model", "hdf", "--data", "ferv39k", "--folds", "1-5"], "ferv39k has one fixed split and no folds"),
@@ -134,6 +134,25 @@ def test_a_dataset_without_folds_is_repeated_by_seeds(
         "sd_seeds": pytest.approx(np.std(wars, ddof=1)),
     }
     assert "sd, seeds" in capsys.readouterr().out
+
+
+def test_folds_of_own_clips_are_those_of_their_csv(
+    pretend: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_clips(tmp_path / "clips", frames=2)
+    assert main(command(tmp_path, root, data="clips")) == 0
+    assert main(command(tmp_path, root, "--folds", "1", data="clips")) == 2
+    assert "clips has one fixed split and no folds" in " ".join(capsys.readouterr().err.split())
+    lines = (root / "clips.csv").read_text().splitlines()
+    rows = [f"{line},{(1, 2, 2, 7)[i // 7]}" for i, line in enumerate(lines[1:])]
+    (root / "folded.csv").write_text("\n".join([f"{lines[0]},fold", *rows]))
+    words = command(tmp_path, root, "--data.csv=folded.csv", data="clips")
+    assert main(words) == 0
+    assert pretend == ["r3d_18-clips/clips-seed0", *(f"r3d_18-clips/folded-fold{fold}-seed0" for fold in (1, 2, 7))]
+    table = pd.read_csv(tmp_path / "r3d_18-clips" / "crossval.csv")
+    assert table[["fold", "clips"]].to_numpy().tolist() == [[1, 7], [2, 14], [7, 7]]
+    assert main([*words, "--folds", "1-3"]) == 2
+    assert "--folds is '1-3'; clips has folds 1, 2, 7." in " ".join(capsys.readouterr().err.split())
 
 
 def test_another_recipe_is_another_run(

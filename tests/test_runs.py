@@ -2,13 +2,24 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from dfer_zoo.data import DFEW
 from dfer_zoo.errors import InputError
-from dfer_zoo.runs import Identity, MetricsCSV, choose_version, evaluate, is_finished, load_data, write_json, write_text
+from dfer_zoo.runs import (
+    Identity,
+    LeftOut,
+    MetricsCSV,
+    choose_version,
+    evaluate,
+    is_finished,
+    load_data,
+    write_json,
+    write_text,
+)
 
 
 def make_run(folder: Path, config: str, *, last: bool = False, finished: bool = False) -> Path:
@@ -136,3 +147,18 @@ def test_configuration_without_data_is_refused(config: str, tmp_path: Path) -> N
         load_data(tmp_path)
     with pytest.raises(InputError, match="does not say which data"):
         load_data(tmp_path / "nowhere")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_list_of_clips_left_out_outlasts_an_interruption(tmp_path: Path) -> None:
+    missing = {"clip 1": "missing"}
+    data = SimpleNamespace(on_error="skip", missing=missing, clips=lambda _: range(999))
+    trainer = SimpleNamespace(world_size=1, is_global_zero=True, datamodule=data)
+    for clip in ("clip, 2", "clip 3"):
+        leaver = LeftOut(tmp_path)
+        leaver.on_train_start(trainer, None)
+        leaver.on_train_batch_end(trainer, None, None, SimpleNamespace(left_out={clip: "damaged"}), 0)
+    written = pd.read_csv(tmp_path / "left_out.csv")
+    assert written["clip"].tolist() == ["clip 1", "clip, 2", "clip 3"]
+    assert written["reason"].tolist() == ["missing", "damaged", "damaged"]
+    assert set(leaver.reasons) == {"clip 1", "clip 3"}, "what was mended meanwhile is not counted again"

@@ -303,6 +303,56 @@ def test_a_damaged_frame_is_named(format, own_dfew, tmp_path):
         pack("dfew", str(own_dfew), str(tmp_path / "out"), format=format)
 
 
+@pytest.mark.parametrize("format", ["pixels", "jpeg"])
+def test_missing_and_damaged_clips_can_be_left_out(format, own_dfew, tmp_path, monkeypatch, capsys, small_shards):
+    frames, out = own_dfew / "Clip" / "clip_224x224", tmp_path / "out"
+    shutil.rmtree(frames / "00001")
+    (frames / "00040" / "2.jpg").write_bytes(b"")
+    words = ["pack", "dfew", f"--root={own_dfew}", f"--out={out}", f"--format={format}", "--on_error=skip"]
+    assert main(words) == 2
+    assert "1 of 70 clips" in said(capsys)
+    monkeypatch.setattr(packing, "MOST_LEFT_OUT", 1.5 / 70)
+    assert main(words) == 2
+    assert "2 of 70 clips had to be left out, more than 2% (00001: missing" in said(capsys)
+    monkeypatch.setattr(packing, "MOST_LEFT_OUT", 2 / 70)
+    assert main(words) == 0
+    assert "2 of 70 clips are not in it" in said(capsys)
+    listed = (out / "left_out.csv").read_text().splitlines()
+    assert listed[:2] == ["clip,reason", "00001,missing or without frames"]
+    assert listed[2].startswith("00040,The frame")
+    raw, part = DFEW(str(own_dfew)), DFEW(str(out), on_error="skip")
+    names = sorted({*raw.read_split("train")["name"], *raw.read_split("test")["name"]} - {"00001", "00040"})
+    for source, packed in zip(raw.sources(names), part.locate(names), strict=True):
+        assert content(packed.read(np.arange)) == content(source.read(np.arange))
+    assert part.locate(["00001", "00040"]) == [None, None]
+    with pytest.raises(DataError, match=r"2 of 14 clips .* are missing or have no frames: 00001, 00040"):
+        part.clips("test")
+
+
+def test_what_was_left_out_and_mended_is_packed(own_dfew, tmp_path, small_shards):
+    frame, out = own_dfew / "Clip" / "clip_224x224" / "00040" / "2.jpg", tmp_path / "out"
+    encoded = frame.read_bytes()
+    frame.write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 70 clips had to be left out"):
+        pack("dfew", str(own_dfew), str(out), size=24, on_error="skip")
+    frame.write_bytes(encoded)
+    pack("dfew", str(own_dfew), str(out), size=24, on_error="skip")
+    assert files(out) == files(pack("dfew", str(own_dfew), str(tmp_path / "whole"), size=24))
+
+
+def test_a_damaged_video_can_be_left_out(tmp_path, monkeypatch):
+    root = tmp_path / "raw"
+    root.mkdir()
+    write_video(root / "whole.mp4", [np.full((32, 32, 3), 90, np.uint8)] * 3)
+    (root / "broken.mp4").write_bytes(b"no video")
+    (root / "clips.csv").write_text("path,label,split\nwhole.mp4,Happy,train\nbroken.mp4,Sad,train\n")
+    with pytest.raises(DataError, match=r"broken\.mp4 is not a video"):
+        pack("clips", str(root), str(tmp_path / "out"), size=24)
+    monkeypatch.setattr(packing, "MOST_LEFT_OUT", 0.5)
+    pack("clips", str(root), str(tmp_path / "out"), size=24, on_error="skip")
+    assert Store(tmp_path / "out").names == ["whole.mp4"]
+
+
 def damage_header(root: Path, **changes) -> None:
     header = json.loads((root / HEADER).read_text())
     (root / HEADER).write_text(json.dumps(header | changes))

@@ -183,7 +183,7 @@ class DFERData(L.LightningDataModule):
 
     label_names = EMOTIONS
     folds: tuple[int, ...] = ()
-    """What ``fold`` may be, where the dataset has folds."""
+    """What ``fold`` may be, where that is the same for every root."""
     how_to_get: str
     """The next step of somebody who does not have the data."""
     label_files: tuple[str, ...]
@@ -241,6 +241,10 @@ class DFERData(L.LightningDataModule):
     @abstractmethod
     def sources(self, names: Sequence[str]) -> list[Source | None]:
         """Return where each clip's frames are in the raw folder, or None for a clip that is missing or empty."""
+
+    def known_folds(self) -> tuple[int, ...]:
+        """Return what ``fold`` may be; nothing where the dataset has no folds."""
+        return self.folds
 
     def locate(self, names: Sequence[str]) -> list[Source | None]:
         """Return where each clip's frames are: in the packed store if the root is one, else in the raw folder.

@@ -23,7 +23,6 @@ from dfer_zoo.data.reading import (
     FrameFolder,
     VideoFile,
     list_frames,
-    natural_key,
 )
 from dfer_zoo.data.store import Store, is_packed
 from dfer_zoo.data.tables import clip_table, read_csv
@@ -83,18 +82,28 @@ class Clips(DFERData):
         for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", column)):
             where = f"{self.csv}, line {line}"
             part = row.get(column, "")
-            if self.fold is not None:
-                folds.add(part)
-                part = "test" if part == str(self.fold) else "train"
+            if split != "predict" and self.fold is not None:
+                fold = fold_number(part, where)
+                folds.add(fold)
+                part = "test" if fold == self.fold else "train"
             if split != "predict" and part not in ("train", "test"):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
                 label = label_id(row.get("label", ""), where, required=split != "predict")
                 rows.append((self._checked(row["path"], real_root, where), label))
-        if split != "predict" and self.fold is not None and str(self.fold) not in folds:
-            shown = ", ".join(sorted(folds, key=natural_key)[:10])
+        if split != "predict" and self.fold is not None and self.fold not in folds:
+            shown = ", ".join(map(str, sorted(folds)[:10]))
             raise DataError(f"{self.csv} has no fold {self.fold}; its folds are {shown}.")
         return clip_table(rows, self.csv)
+
+    def known_folds(self) -> tuple[int, ...]:
+        """Return the folds that the csv names, rising; none where it has no column ``fold``.
+
+        Raises:
+            DataError: no csv, or a fold that is no number.
+        """
+        rows = [(row.get("fold"), f"{self.csv}, line {line}") for line, row in read_csv(self.csv, ("path",))]
+        return tuple(sorted({fold_number(text, where) for text, where in rows if text is not None}))
 
     def sources(self, names: Sequence[str]) -> list[FrameFolder | VideoFile | None]:
         """Return the videos and frame folders, each folder listed once."""
@@ -135,6 +144,17 @@ class Clips(DFERData):
                 f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
             )
         return path
+
+
+def fold_number(text: str, where: str) -> int:
+    """Return the number of a fold.
+
+    Raises:
+        DataError: none; the message begins with `where`.
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= 9:
+        return int(text)
+    raise DataError(f"{where}: fold is {text[:40]!r}, expected a number.")
 
 
 def label_id(label: str, where: str, required: bool) -> int:

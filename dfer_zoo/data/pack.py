@@ -26,14 +26,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dfer_zoo.data import sampling
-from dfer_zoo.data.base import DFERData, Source
+from dfer_zoo.data.base import MOST_LEFT_OUT, DFERData, Source
 from dfer_zoo.data.check import all_splits
 from dfer_zoo.data.reading import VideoFile, count_packets, decode_image
 from dfer_zoo.data.store import FRAMES, HEADER, INDEX, PACKING, VERSION, Store, is_packed, pack_command, read_header
 from dfer_zoo.data.transforms import Evaluation
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.runs import write_json
+from dfer_zoo.locks import alone_in
+from dfer_zoo.runs import write_json, write_text
 from dfer_zoo.synthetic.dataset import CLIP_TABLE, MARKER
+
+LEFT_OUT = "left_out.csv"
+"""In the store, with ``on_error: skip``: the clips that it does not hold, and why."""
 
 SHARD = 64 * 2**20
 """Least bytes of a shard: what an interruption costs each worker."""
@@ -49,6 +53,8 @@ class Plan:
         sources: their raw frames.
         counts: ``(clips,)`` frames of each; a video with a damaged end has fewer when it comes to it.
         sizes: ``(frames,)`` bytes of each encoded picture; None for pixels.
+        left_out: clips that are not in it, and why.
+        skip: leave out clips that turn out to be damaged, up to `MOST_LEFT_OUT` of all.
     """
 
     words: dict[str, Any]
@@ -56,6 +62,8 @@ class Plan:
     sources: list[Source]
     counts: np.ndarray
     sizes: np.ndarray | None
+    left_out: dict[str, str]
+    skip: bool
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -68,6 +76,11 @@ class Plan:
         if self.sizes is not None:
             return np.concatenate([[0], np.cumsum(self.sizes)])
         return np.arange(self.first[-1] + 1) * (self.words["size"] ** 2 * 3)
+
+    @property
+    def clips(self) -> int:
+        """The clips that the split files name."""
+        return len(self.names) + len(self.left_out)
 
     @property
     def bytes(self) -> int:
@@ -98,8 +111,14 @@ def kept(count: int, frames: int | None) -> np.ndarray:
     return np.arange(count) if frames is None or count <= frames else sampling.centred(count, frames)
 
 
-def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int) -> Plan:
+def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int, skip: bool) -> Plan:
     """Look at the raw folder: the clips of all split files, their frames, and of pictures to be kept their sizes.
+
+    Args:
+        splits: data modules that name all clips together.
+        words: see `Plan`.
+        workers: threads.
+        skip: see `Plan`.
 
     Raises:
         DataError: data that is missing, or videos where encoded pictures are to be kept.
@@ -107,9 +126,12 @@ def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int) -> Pl
     parts = ("predict",) if words["data"] == "clips" else ("train", "test")
     clips = pd.concat([split.read_split(part) for split in splits for part in parts]).drop_duplicates("name")
     clips = splits[0].with_sources(clips.sort_values("name", ignore_index=True))
-    splits[0].demand(clips)
+    splits[0].demand(clips, MOST_LEFT_OUT if skip else 0.0)
     if clips.empty:
         raise DataError(f"{splits[0].root} names no clips. {splits[0].how_to_get}")
+    missing = clips["source"].isna()
+    left_out = dict.fromkeys(clips["name"][missing], "missing or without frames")
+    clips = clips[~missing]
     encoded = words["format"] == "jpeg"
     videos = [source.path for source in clips["source"] if isinstance(source, VideoFile)]
     if videos and encoded:
@@ -120,7 +142,12 @@ def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int) -> Pl
 
     def look(source: Source) -> tuple[int, list[int]]:
         if isinstance(source, VideoFile):
-            return len(kept(count_packets(source.path), words["frames"])), []
+            try:
+                return len(kept(count_packets(source.path), words["frames"])), []
+            except DataError:
+                if skip:
+                    return 0, []  # `clip_bytes` says what is wrong with it
+                raise
         paths = [Path(source.path, source.names[i]) for i in kept(len(source.names), words["frames"])]
         return len(paths), [path.stat().st_size for path in paths] if encoded else []
 
@@ -128,7 +155,7 @@ def make_plan(splits: list[DFERData], words: dict[str, Any], workers: int) -> Pl
         found = list(progress.track(pool.map(look, clips["source"]), total=len(clips), description=""))
     counts = np.array([count for count, _ in found], np.int64)
     sizes = np.array([size for _, sizes in found for size in sizes], np.int64) if encoded else None
-    return Plan(words, clips["name"].tolist(), clips["source"].tolist(), counts, sizes)
+    return Plan(words, clips["name"].tolist(), clips["source"].tolist(), counts, sizes, left_out, skip)
 
 
 def clip_bytes(plan: Plan, number: int) -> tuple[int, bytes | np.ndarray]:
@@ -152,7 +179,7 @@ def clip_bytes(plan: Plan, number: int) -> tuple[int, bytes | np.ndarray]:
     return len(pictures), b"".join(pictures)
 
 
-def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) -> None:
+def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) -> dict[str, str]:
     """Write the clips of a shard into their place, then the shard's record.
 
     Args:
@@ -160,11 +187,20 @@ def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) 
         shard: number of the shard.
         out: folder of the store.
         advance: called after every clip.
+
+    Returns:
+        The clips that were left out, and why.
     """
-    record: dict[str, list[int]] = {"frames": [], "crc32": []}
+    record: dict[str, Any] = {"frames": [], "crc32": [], "left_out": {}}
     with (out / FRAMES).open("r+b") as file:
         for number in plan.shards[shard]:
-            count, content = clip_bytes(plan, number)
+            try:
+                count, content = clip_bytes(plan, number)
+            except DataError as error:
+                if not plan.skip:
+                    raise
+                count, content = 0, b""  # its place stays empty
+                record["left_out"][plan.names[number]] = str(error)
             file.seek(plan.offsets[plan.first[number]])
             file.write(content)
             record["frames"].append(count)
@@ -173,6 +209,7 @@ def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) 
         file.flush()
         os.fsync(file.fileno())  # the record must not outlive the bytes, even if the power fails
     write_json(record_path(out, shard), record)
+    return record["left_out"]
 
 
 def record_path(out: Path, shard: int) -> Path:
@@ -180,16 +217,43 @@ def record_path(out: Path, shard: int) -> Path:
     return out / PACKING / f"{shard:05d}.json"
 
 
-def seal(plan: Plan, out: Path) -> None:
-    """Write the index of a store whose shards are all written, and last of all its header."""
+def refuse_many(plan: Plan, left_out: dict[str, str]) -> None:
+    """Raise DataError where more clips than `MOST_LEFT_OUT` are left out."""
+    if len(left_out) > MOST_LEFT_OUT * plan.clips:
+        shown = "; ".join(f"{clip}: {reason}" for clip, reason in sorted(left_out.items())[:3])
+        raise DataError(
+            f"{len(left_out)} of {plan.clips} clips had to be left out, more than {MOST_LEFT_OUT:.0%} ({shown}). Mend "
+            f"the data: `dfer-zoo check {plan.words['data']} --root {plan.words['root']} --every_frame` lists them all."
+        )
+
+
+def seal(plan: Plan, out: Path) -> dict[str, str]:
+    """Write the index of a store whose shards are all written, and last of all its header.
+
+    Returns:
+        The clips that were left out, and why; ``left_out.csv`` lists them.
+
+    Raises:
+        DataError: too many were.
+    """
     records = [json.loads(record_path(out, shard).read_text()) for shard in range(len(plan.shards))]
+    left_out = dict(plan.left_out)
+    for record in records:
+        left_out |= record.get("left_out", {})
+    refuse_many(plan, left_out)
+    if left_out:
+        table = pd.DataFrame(sorted(left_out.items()), columns=["clip", "reason"])
+        write_text(out / LEFT_OUT, table.to_csv(index=False))
+    frames = np.array([count for record in records for count in record["frames"]], np.int64)
+    crc32 = np.array([crc for record in records for crc in record["crc32"]], np.uint32)
+    there = frames > 0
     index = BytesIO()
     np.savez(
         index,
-        names=np.array(plan.names),
-        first=plan.first[:-1],
-        frames=np.array([count for record in records for count in record["frames"]], np.int64),
-        crc32=np.array([crc for record in records for crc in record["crc32"]], np.uint32),
+        names=np.array(plan.names)[there],
+        first=plan.first[:-1][there],
+        frames=frames[there],
+        crc32=crc32[there],
         offsets=plan.offsets if plan.sizes is not None else np.zeros(0, np.int64),
     )
     (out / INDEX).write_bytes(index.getvalue())
@@ -201,6 +265,7 @@ def seal(plan: Plan, out: Path) -> None:
     }
     write_json(out / HEADER, header)
     shutil.rmtree(out / PACKING)
+    return left_out
 
 
 def claim(out: Path, words: dict[str, Any]) -> bool:
@@ -263,18 +328,11 @@ def progress_bar(text: str) -> Progress:
     return Progress(TextColumn(text), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeRemainingColumn())
 
 
-def write_frames(plan: Plan, out: Path, tables: list[Path], workers: int) -> None:
-    """Write the label tables, and the shards that have no record yet.
-
-    Args:
-        plan: of the store.
-        out: folder of the store.
-        tables: the label tables, relative to the raw folder.
-        workers: threads.
+def unwritten(plan: Plan, out: Path) -> list[int]:
+    """Return the numbers of the shards to be written: without a record, or with a clip that was left out.
 
     Raises:
-        InputError: the raw data changed since the packing began, the disk is too small, or it filled up.
-        DataError: a frame that is no readable image.
+        InputError: the raw data changed since the packing began, or the disk is too small.
     """
     started = read_header(out)
     if started and (started["version"], started["plan"]) != (VERSION, plan.digest):
@@ -282,10 +340,34 @@ def write_frames(plan: Plan, out: Path, tables: list[Path], workers: int) -> Non
             f"The data at {plan.words['root']}, or dfer-zoo itself, changed since the packing began. "
             f"Delete {out} and repeat the same words."
         )
-    if not (out / FRAMES).is_file() or (out / FRAMES).stat().st_size != plan.bytes:
-        shutil.rmtree(out / PACKING, ignore_errors=True)
-    missing = [shard for shard in range(len(plan.shards)) if not record_path(out, shard).is_file()]
+    whole = (out / FRAMES).is_file() and (out / FRAMES).stat().st_size == plan.bytes
+    missing = [shard for shard in range(len(plan.shards)) if not whole or left_out_of(out, shard) != {}]
     check_disk(plan, out, missing)
+    return missing
+
+
+def left_out_of(out: Path, shard: int) -> dict[str, str] | None:
+    """Return the clips of a shard that were left out, and why; None where it has no record yet."""
+    path = record_path(out, shard)
+    return json.loads(path.read_text(encoding="utf-8")).get("left_out", {}) if path.is_file() else None
+
+
+def write_frames(plan: Plan, out: Path, missing: list[int], tables: list[Path], workers: int) -> None:
+    """Write the label tables and shards.
+
+    Args:
+        plan: of the store.
+        out: folder of the store.
+        missing: numbers of the shards to be written.
+        tables: the label tables, relative to the raw folder.
+        workers: threads.
+
+    Raises:
+        InputError: the disk filled up.
+        DataError: a frame that is no readable image; with `plan.skip`, too many of them.
+    """
+    for shard in missing:
+        record_path(out, shard).unlink(missing_ok=True)
     write_json(out / PACKING / HEADER, {"version": VERSION, "words": plan.words, "plan": plan.digest})
     for table in tables:
         (out / table).parent.mkdir(parents=True, exist_ok=True)
@@ -296,9 +378,11 @@ def write_frames(plan: Plan, out: Path, tables: list[Path], workers: int) -> Non
     with progress_bar("Packing") as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("", total=len(plan.names), completed=done)
         jobs = [pool.submit(write_shard, plan, shard, out, lambda: progress.advance(task)) for shard in missing]
+        left_out = dict(plan.left_out)
         try:
             for job in as_completed(jobs):
-                job.result()
+                left_out |= job.result()
+                refuse_many(plan, left_out)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -311,6 +395,7 @@ def pack(
     size: int | None = None,
     format: Literal["pixels", "jpeg"] = "pixels",
     frames: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
     workers: int | None = None,
 ) -> Path:
     """Pack a dataset into one file that loads ten times faster; use the result as `data.root`.
@@ -326,6 +411,9 @@ def pack(
         size: side of the stored pixels; 128 by default. Take at least the size that the net sees.
         format: ``pixels``, the fastest; ``jpeg`` keeps the files' own bytes, several times smaller, nothing resized.
         frames: most frames kept of a clip, evenly chosen; all by default.
+        on_error: ``raise`` stops at a clip that is missing or damaged; ``skip`` leaves it out, lists it in the store's
+            left_out.csv, and stops above 1 % of the clips. Train on such a store with data.on_error: skip; a test clip
+            that is not in it stops the evaluation.
         workers: threads; one for each processor by default.
 
     Returns:
@@ -347,18 +435,23 @@ def pack(
         raise InputError(f"{raw} is packed already. Pass the raw folder with --root.")
     words = {"data": data, "root": str(raw.resolve()), "size": size, "format": format, "frames": frames}
     workers = workers or os.cpu_count() or 1
+    console = Console(soft_wrap=True, highlight=False)
     if claim(target, words):
-        Console(soft_wrap=True).print(f"{target} is packed already.", highlight=False)
+        console.print(f"{target} is packed already.")
         return target
     try:
-        plan = make_plan(splits, words, workers)
+        plan = make_plan(splits, words, workers, on_error == "skip")
         patterns = (*splits[0].label_files, MARKER, CLIP_TABLE)
         tables = [path.relative_to(raw) for pattern in patterns for path in raw.glob(pattern)]
-        write_frames(plan, target, tables, workers)
-        seal(plan, target)
+        missing = unwritten(plan, target)
+        with alone_in(target / PACKING, "packed"):
+            write_frames(plan, target, missing, tables, workers)
+            left_out = seal(plan, target)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         step = "Make room and repeat the same words; what is packed stays." if full else "Is the disk writable?"
         raise InputError(f"{error.filename or target} cannot be read or written: {error.strerror}. {step}") from error
-    Console(soft_wrap=True).print(f"Packed. Use it with --data.root {target}", highlight=False)
+    if left_out:
+        console.print(f"{len(left_out)} of {plan.clips} clips are not in it: {target / LEFT_OUT}")
+    console.print(f"Packed. Use it with --data.root {target}")
     return target
