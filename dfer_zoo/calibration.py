@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dfer_zoo import figures
 from dfer_zoo.errors import InputError
+from dfer_zoo.report import p_value
 from dfer_zoo.results import WIDE, load_run, softmax
 from dfer_zoo.runs import BEST, evaluate, evaluate_checkpoint, load_data, write_json
 
@@ -25,6 +26,9 @@ BINS = 15
 """Bins of equal width that confidences are sorted into, as Guo et al. use."""
 
 CALIBRATION = "calibration.json"
+
+ALPHA = 0.05
+"""A fitted temperature is kept where the likelihood ratio test against 1 has a p-value below this."""
 
 LARGEST = 100.0
 """Temperatures are sought from 1 / LARGEST to LARGEST."""
@@ -69,6 +73,20 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
             "clips. Train the model further."
         )
     return temperature
+
+
+def temperature_p_value(logits: np.ndarray, label: np.ndarray, temperature: float) -> float:
+    """Return the p-value of the likelihood ratio test of a fitted temperature against 1, clips taken as independent.
+
+    Args:
+        logits: ``(n, K)`` of the clips that the temperature was fitted on.
+        label: ``(n,)`` ids.
+        temperature: the likeliest one.
+    """
+    from scipy.stats import chi2
+
+    gain = negative_log_likelihood(logits, label) - negative_log_likelihood(logits, label, temperature)
+    return float(chi2.sf(2 * len(label) * max(gain, 0.0), df=1))
 
 
 def expected_calibration_error(probabilities: np.ndarray, label: np.ndarray, bins: int = BINS) -> float:
@@ -179,8 +197,10 @@ def temperature_of(checkpoint: Path) -> float:
 def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
     """Fit one temperature to a run's chosen checkpoint on its validation clips; show what it changes on the test clips.
 
-    The validation clips are evaluated first where that was not done yet. Writes calibration.json and the diagram
-    reliability.png. `predict` then prints probabilities at this temperature; logits in files stay as they are.
+    Where the validation clips do not tell the likeliest temperature from 1 (likelihood ratio test), it stays 1: fitted
+    to few clips, it may well make test probabilities worse. They are evaluated first where that was not done yet.
+    Writes calibration.json and the diagram reliability.png. `predict` then prints probabilities at this temperature;
+    logits in files stay as they are.
 
     Args:
         run: run folder, such as runs/m3dfel-dfew/fold1-seed0.
@@ -201,10 +221,15 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
 
         evaluate_checkpoint(run, load(run / "checkpoints" / f"{BEST}.ckpt"), load_data(run), "val", val.stem)
     predictions = {"val": pd.read_csv(val, dtype={"clip": str}), "test": loaded.predictions}
-    temperature = fit_temperature(*split_predictions(predictions["val"]))
+    validation = split_predictions(predictions["val"])
+    likeliest = fit_temperature(*validation)
+    p = temperature_p_value(*validation, likeliest)
+    temperature = likeliest if p < ALPHA else 1.0
     content = {
         "checkpoint": BEST,
         "temperature": temperature,
+        "likeliest": likeliest,
+        "p_of_1": p,
         "fitted_on": "val",
         "bins": bins,
         **{
@@ -226,7 +251,12 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
 
 def calibration_table(content: dict[str, Any], name: str) -> Table:
     """Return the rich table of a run's calibration before and after."""
-    table = Table(title=f"{name}: temperature {content['temperature']:.3f}, fitted on the validation clips")
+    caption = f"Likelihood ratio test against temperature 1 on the validation clips: p {p_value(content['p_of_1'])}"
+    if content["temperature"] == 1:
+        caption += f". They do not tell the likeliest, {content['likeliest']:.3f}, from 1: it stays 1"
+    table = Table(
+        title=f"{name}: temperature {content['temperature']:.3f}, fitted on the validation clips", caption=caption
+    )
     for column in ("clips of", "temperature", "WAR", "UAR", f"ECE % ({content['bins']} bins)", "NLL", "clips"):
         table.add_column(column, justify="left" if column == "clips of" else "right")
     for split in ("val", "test"):

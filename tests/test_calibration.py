@@ -20,6 +20,7 @@ from dfer_zoo.calibration import (
     reliability_diagram,
     scores,
     temperature_of,
+    temperature_p_value,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.results import prediction_table, softmax
@@ -113,12 +114,39 @@ def test_calibrate_evaluates_what_is_missing_and_writes_what_it_found(own_run: P
     content = json.loads((own_run / "calibration.json").read_text())
     val = pd.read_csv(own_run / "evaluations" / "val-best_val.csv", dtype={"clip": str})
     logits = val[list(EMOTIONS)].to_numpy()
-    assert content["temperature"] == pytest.approx(fit_temperature(logits, val["label"].to_numpy()))
+    assert content["likeliest"] == pytest.approx(fit_temperature(logits, val["label"].to_numpy()))
+    assert content["temperature"] == (content["likeliest"] if content["p_of_1"] < 0.05 else 1)
     assert content["val"]["after"]["nll"] <= content["val"]["before"]["nll"]
     assert content["test"]["after"]["war"] == content["test"]["before"]["war"]
     assert content["bins"] == 10
     assert (own_run / "reliability.png").read_bytes().startswith(b"\x89PNG")
     assert (own_run / "evaluations" / "test-best_val.csv").read_text() == before
+
+
+def test_the_test_against_temperature_1_refuses_it_as_often_as_it_says() -> None:
+    """Labels drawn at temperature 1: p-values are uniform, so that a twentieth is below 0.05."""
+    found = []
+    for seed in range(400):
+        logits, label = sample(80, 1.0, seed)
+        found.append(temperature_p_value(logits, label, fit_temperature(logits, label)))
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+    assert 0.42 < np.mean(np.array(found) < 0.5) < 0.58
+    logits, label = sample(80, 3.0)
+    assert temperature_p_value(logits, label, fit_temperature(logits, label)) < 0.001
+
+
+def test_a_temperature_that_few_clips_do_not_tell_from_1_stays_1(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logits, label = sample(30, 1.0)
+    table_of(logits, label).to_csv(own_run / "evaluations" / "val-best_val.csv", index=False)
+    assert main(["calibrate", str(own_run)]) == 0
+    content = json.loads((own_run / "calibration.json").read_text())
+    assert content["temperature"] == 1
+    assert content["likeliest"] != 1
+    assert content["test"]["after"] == content["test"]["before"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"They do not tell the likeliest, {content['likeliest']:.3f}, from 1: it stays 1" in said
 
 
 def test_validation_clips_are_not_evaluated_twice(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
