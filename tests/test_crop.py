@@ -1,6 +1,8 @@
 """Labelled videos become clips that `Clips` reads: who is kept, why others are not, nothing done twice."""
 
 import json
+import os
+import time
 from itertools import product
 from pathlib import Path
 
@@ -258,3 +260,43 @@ def test_the_main_person_fills_most_of_the_picture_for_most_of_the_time(tmp_path
     assert dataset.main_person(footage) is footage.people[0]
     facts = json.dumps(dataset.dropped(dataset.Source(Path("a"), "clips/a", {}), "why"))
     assert json.loads(facts) == {"video": "a", "clip": "clips/a", "kept": False, "why": "why"}
+
+
+def test_another_video_of_the_same_name_and_a_changed_one_are_cropped_again(tmp_path: Path, monkeypatch) -> None:
+    first, second, root = tmp_path / "first" / "a.mp4", tmp_path / "second" / "a.mp4", tmp_path / "clips"
+    film(first, RED)
+    film(second, BLUE)
+    cropped = []
+    write_clip = dataset.write_clip
+    monkeypatch.setattr(
+        dataset, "write_clip", lambda folder, *rest: cropped.append(rest[0].path) or write_clip(folder, *rest)
+    )
+    for video in (first, first, second, second):
+        assert crop(video, "--out", root) == 0
+    assert cropped == [first, second]
+    os.utime(second, (time.time() + 10, time.time() + 10))
+    assert crop(second, "--out", root) == 0
+    assert cropped == [first, second, second]
+
+
+def test_a_csv_reads_nothing_outside_its_folder(videos: Path, tmp_path: Path, capsys) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "videos.csv").write_text("path,label\n../source/blue.mkv,Neutral\n")
+    assert crop(inner / "videos.csv", "--out", tmp_path / "clips") == 2
+    assert "'../source/blue.mkv' leaves" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "clips").exists()
+    assert crop(inner / "videos.csv", "--out", tmp_path / "clips", "--allow_outside", "true") == 0
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    film(tmp_path / "a.mp4", RED)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 2
+    assert "a cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 0

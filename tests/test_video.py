@@ -374,6 +374,19 @@ def test_what_was_interrupted_leaves_nothing_and_is_done_again(
     assert not (tmp_path / "out" / "one person" / "annotated.mp4").exists()
 
 
+def test_a_full_disk_is_one_line(short: Path, fake: ColorModel, tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "draw_timeline", full)
+    assert run(short, "--out", tmp_path / "out", "--annotate", "false") == 2
+    assert "one person cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "file").touch()
+    assert run(short, "--out", tmp_path / "file" / "out") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_bad_files_are_named_and_the_others_done(short: Path, fake: ColorModel, tmp_path: Path, capsys) -> None:
     sound = tmp_path / "sound.mkv"
     with av.open(str(sound), "w") as container:

@@ -90,7 +90,7 @@ class Clips(DFERData):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
                 label = label_id(row.get("label", ""), where, required=split != "predict")
-                rows.append((self._checked(row["path"], real_root, where), label))
+                rows.append((checked_path(row["path"], real_root, where, "data.allow_outside: true"), label))
         if split != "predict" and self.fold is not None and self.fold not in folds:
             shown = ", ".join(map(str, sorted(folds)[:10]))
             raise DataError(f"{self.csv} has no fold {self.fold}; its folds are {shown}.")
@@ -131,19 +131,28 @@ class Clips(DFERData):
             )
         return clip_table([(name, -1) for name in names], self.root)
 
-    def _checked(self, path: str, real_root: Path | None, where: str) -> str:
-        """Return a path of the csv if it may be opened: if it lies under `real_root`, where that is given."""
-        if not path or "\0" in path:
-            raise DataError(f"{where}: the path is empty or not a path.")
-        try:
-            inside = real_root is None or (real_root / path).resolve().is_relative_to(real_root)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
-        if not inside:
-            raise DataError(
-                f"{where}: {path!r} leaves {self.root}. Set data.allow_outside: true if you trust this csv."
-            )
-        return path
+
+def checked_path(path: str, real_root: Path | None, where: str, option: str) -> str:
+    """Return a path of a csv if it may be opened.
+
+    Args:
+        path: as it stands in the csv.
+        real_root: the folder that it must lie under, resolved; None allows every path.
+        where: file and line, which the message begins with.
+        option: what allows every path.
+
+    Raises:
+        DataError: it is none, leads nowhere or elsewhere.
+    """
+    if not path or "\0" in path:
+        raise DataError(f"{where}: the path is empty or not a path.")
+    try:
+        inside = real_root is None or (real_root / path).resolve().is_relative_to(real_root)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
+    if not inside:
+        raise DataError(f"{where}: {path!r} leaves {real_root}. Set {option} if you trust this csv.")
+    return path
 
 
 def fold_number(text: str, where: str) -> int:

@@ -289,12 +289,20 @@ def is_done(folder: Path, settings: dict[str, Any]) -> bool:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Hand over a new folder under a temporary name, and rename it at the end; nothing stays of a failure."""
+    """Hand over a new folder under a temporary name, and rename it at the end; nothing stays of a failure.
+
+    Raises:
+        InputError: it cannot be written, or the disk is full.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
         part.rename(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror or error}. Make room or choose another folder with --out."
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

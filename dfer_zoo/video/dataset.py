@@ -30,7 +30,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from dfer_zoo.data.clips import label_id
+from dfer_zoo.data.clips import checked_path, fold_number, label_id
 from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
@@ -86,12 +86,13 @@ def crop_videos(
     detector: str = "mtcnn",
     upright: bool = True,
     least: float = 0.5,
+    allow_outside: bool = False,
     workers: int | None = None,
 ) -> int:
     """Crop the main person's face out of labelled videos, as the datasets' faces are cropped, to train and test on.
 
-    What is done already is kept: the same words continue after an interruption, and try again what was dropped. Train
-    with `--data Clips --data.root OUT`, and `--data.fold 1` where there are folds.
+    What is done already is kept: the same words continue after an interruption, and try again what was dropped or has
+    changed. Train with `--data Clips --data.root OUT`, and `--data.fold 1` where there are folds.
 
     Args:
         videos: files, folders of videos, or one csv with a column path, relative to the csv, and any of label, split
@@ -101,6 +102,7 @@ def crop_videos(
         detector: mtcnn, whole (videos that are cropped already), or your own as module:name.
         upright: turn each face so that its eyes are level.
         least: least share of a video's frames, 0 to 1, in which the person must be seen.
+        allow_outside: accept paths that leave the csv's folder (absolute ones, ``..``, links to elsewhere).
         workers: processes; one per processor core by default.
 
     Returns:
@@ -114,7 +116,7 @@ def crop_videos(
         raise InputError(f"least is {least}; allowed: 0 to 1.")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; allowed: 1 or more.")
-    sources = find_sources([Path(video) for video in videos], labels)
+    sources = find_sources([Path(video) for video in videos], labels, allow_outside)
     load_detector(detector)  # a wrong name is told now, not by every process
     settings = Settings(detector, upright, least)
     claim(out, settings)
@@ -123,8 +125,8 @@ def crop_videos(
     for source in sources:
         if source.why_not:
             rows[source.clip] = dropped(source, source.why_not)
-        elif (facts := out / source.clip / FACTS).is_file():
-            rows[source.clip] = json.loads(facts.read_text(encoding="utf-8"))
+        elif (row := done_before(out, source)) is not None:
+            rows[source.clip] = row
         else:
             missing.append(source)
     workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
@@ -134,7 +136,17 @@ def crop_videos(
     return write_tables(out, sources, [rows[source.clip] for source in sources])
 
 
-def find_sources(videos: Sequence[Path], labels: str | None) -> list[Source]:
+def done_before(root: Path, source: Source) -> dict[str, Any] | None:
+    """Return the row of a clip that was made of this very video as it is now; None where there is none."""
+    facts = root / source.clip / FACTS
+    if not facts.is_file():
+        return None
+    row = json.loads(facts.read_text(encoding="utf-8"))
+    same = Path(row["video"]).resolve() == source.path.resolve()
+    return row if same and source.path.stat().st_mtime <= facts.stat().st_mtime else None
+
+
+def find_sources(videos: Sequence[Path], labels: str | None, allow_outside: bool = False) -> list[Source]:
     """Return the videos that are meant by files, folders or a csv, with what is known of them.
 
     Raises:
@@ -146,7 +158,7 @@ def find_sources(videos: Sequence[Path], labels: str | None) -> list[Source]:
     if any(video.suffix.lower() == ".csv" for video in videos):
         if len(videos) > 1:
             raise InputError("A csv stands alone: list the other videos in it.")
-        found = list(listed(videos[0]))
+        found = list(listed(videos[0], allow_outside))
     else:
         found = [(path, name, {}) for video in videos for path, name in videos_under(video)]
     if not found:
@@ -171,23 +183,23 @@ def find_sources(videos: Sequence[Path], labels: str | None) -> list[Source]:
     return with_folds(sources)
 
 
-def listed(table: Path) -> Iterator[tuple[Path, str, dict[str, str]]]:
+def listed(table: Path, allow_outside: bool) -> Iterator[tuple[Path, str, dict[str, str]]]:
     """Yield path, name and known columns of the videos in a csv.
 
     Raises:
-        DataError: a csv that cannot be used, or a label, split or fold that is none.
+        DataError: a csv that cannot be used, a path that leaves its folder, or a label, split or fold that is none.
     """
+    real_root = None if allow_outside else table.parent.resolve()
     for line, row in read_csv(table, ("path",)):
         where = f"{table}, line {line}"
-        if not row["path"] or "\0" in row["path"]:
-            raise DataError(f"{where}: the path is empty or not a path.")
+        checked_path(row["path"], real_root, where, "--allow_outside true")
         columns = {key: row[key] for key in KNOWN if key in row}
         if "label" in columns:
             columns["label"] = EMOTIONS[label_id(row["label"], where, required=True)]
         if columns.get("split", "train") not in ("train", "test"):
             raise DataError(f"{where}: split is {row['split'][:40]!r}, expected train or test.")
-        if not columns.get("fold", "1").isdecimal():
-            raise DataError(f"{where}: fold is {row['fold'][:40]!r}, expected a number.")
+        if "fold" in columns:
+            columns["fold"] = str(fold_number(row["fold"], where))
         yield table.parent / row["path"], row["path"], columns
 
 
@@ -292,21 +304,29 @@ def main_person(footage: Footage) -> list[Span]:
 
 
 def write_clip(folder: Path, footage: Footage, spans: list[Span], row: dict[str, Any]) -> None:
-    """Write a clip's frames and its row to a temporary folder, then rename it."""
+    """Write a clip's frames and its row to a temporary folder, then rename it.
+
+    Raises:
+        InputError: they cannot be written, or the disk is full.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     number = 0
-    for time, frame in frames_of(footage.path):
-        span = next((span for span in spans if span.start <= time <= span.end), None)
-        if span is not None:
-            number += 1
-            picture = cv2.cvtColor(crop(frame(), span.square(time)), cv2.COLOR_RGB2BGR)
-            encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-            (part / f"{number:05d}.jpg").write_bytes(encoded.tobytes())
-    (part / FACTS).write_text(json.dumps(row), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    try:
+        part.mkdir(parents=True)
+        for time, frame in frames_of(footage.path):
+            span = next((span for span in spans if span.start <= time <= span.end), None)
+            if span is not None:
+                number += 1
+                picture = cv2.cvtColor(crop(frame(), span.square(time)), cv2.COLOR_RGB2BGR)
+                encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+                (part / f"{number:05d}.jpg").write_bytes(encoded.tobytes())
+        (part / FACTS).write_text(json.dumps(row), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"{folder} cannot be written: {error.strerror}. Make room, then repeat the words.") from error
 
 
 def dropped(source: Source, why: str, **facts: Any) -> dict[str, Any]:
