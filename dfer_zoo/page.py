@@ -186,13 +186,6 @@ def extremes(run: Run, label: str, anchor: str, count: int, frames: int) -> Sect
     title = f"Clips: {label}"
     table = run.predictions
     probabilities = softmax(table[list(EMOTIONS)].to_numpy())
-    try:
-        dataset = load_data(run.path).dataset("test")
-        places = {name: place for place, name in enumerate(dataset.names)}
-        if not set(table["clip"]) <= set(places):
-            raise InputError(f"The test clips under the run's root are not those that {run.path} was tested on.")
-    except InputError as error:
-        return Section(title, anchor, notes=[f"No clips can be shown. {error}"])
 
     def show(row: int) -> Picture:
         name, true, said = table["clip"][row], int(table["label"][row]), int(probabilities[row].argmax())
@@ -209,7 +202,14 @@ def extremes(run: Run, label: str, anchor: str, count: int, frames: int) -> Sect
         "Worst: the true class has the least probability": order[:count],
         "Best: the true class has the greatest probability": order[::-1][:count],
     }
-    return Section(title, anchor, clips={kind: [show(row) for row in rows] for kind, rows in kinds.items()})
+    try:
+        dataset = load_data(run.path).dataset("test")
+        places = {name: place for place, name in enumerate(dataset.names)}
+        if not set(table["clip"]) <= set(places):
+            raise InputError(f"The test clips under the run's root are not those that {run.path} was tested on.")
+        return Section(title, anchor, clips={kind: [show(row) for row in rows] for kind, rows in kinds.items()})
+    except InputError as error:
+        return Section(title, anchor, notes=[f"No clips can be shown. {error}"])
 
 
 def strip(clip: np.ndarray, frames: int) -> bytes:

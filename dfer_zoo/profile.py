@@ -134,7 +134,7 @@ class HeldBatches(L.LightningDataModule):
     Args:
         frames: T.
         size: side of the frames, in pixels.
-        batch: clips in it; every class comes twice, so that contrastive losses have pairs.
+        batch: clips in it; the classes come in pairs, which contrastive losses need.
         steps: times that it comes.
     """
 
@@ -155,8 +155,8 @@ class HeldBatches(L.LightningDataModule):
 class Rounds(L.Callback):
     """Behind every training step, time one inference pass and the machine's peak in the same precision.
 
-    What the machine does besides slows all three of a round down alike, so the share of the peak is
-    steadier than the speed itself. The first round, in which buffers are allocated and kernels chosen, is not kept.
+    What the machine does besides slows all three of a round down alike, so the share of the peak is steadier than the
+    speed itself. The first round, in which buffers are allocated and kernels chosen, is not kept.
 
     Args:
         progress: called after every round.
@@ -344,7 +344,6 @@ def data_clips_per_second(data: DFERData, batches: int) -> float:
         data: the data module.
         batches: measured, or as many as there are; the median counts.
     """
-    speeds = []
     for _ in range(2):  # the second time the files are in the system's cache
         speeds = []
         before = time.perf_counter()

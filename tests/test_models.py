@@ -124,6 +124,16 @@ def test_checkpoint_of_an_unknown_or_other_model_is_refused(tmp_path: Path) -> N
         models.load(path)
 
 
+def test_a_checkpoint_with_a_setting_that_is_no_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    fit(TINY["Baseline"]()).save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["gone"] = 1
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"settings in .*model\.ckpt, made by version .*, are not .*'gone'"):
+        models.load(path)
+
+
 def test_a_checkpoint_of_other_labels_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     fit(TINY["Baseline"]()).save_checkpoint(path)

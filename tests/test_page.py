@@ -16,6 +16,7 @@ from chromium import Chromium
 from conftest import write_clip
 
 from dfer_zoo.__main__ import main
+from dfer_zoo.data.reading import FrameFolder
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.page import by_key, extremes, origin, report, strip
@@ -249,6 +250,18 @@ def test_what_is_missing_is_said_on_the_page(runs: list[Path], tmp_path: Path) -
         assert expected in text
     assert len(page.tables) == 2
     assert "Settings" not in text
+
+
+def test_a_clip_that_cannot_be_read_any_more_is_said_on_the_page(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise DataError("The frame x is not a readable image.")
+
+    monkeypatch.setattr(FrameFolder, "read", damaged)
+    report(runs[:1], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "No clips can be shown. The frame x is not a readable image." in " ".join(page.texts)
 
 
 def test_runs_with_folders_of_one_name_are_told_apart(

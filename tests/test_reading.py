@@ -241,3 +241,9 @@ def test_a_video_of_which_no_frame_can_be_decoded(tmp_path):
     path.write_bytes(raw[:start] + bytes(end - start) + raw[end:])
     with pytest.raises(DataError, match=r"blank\.mp4 has no readable video frame"):
         VideoFile(str(path)).read(lambda count: sampling.centred(count, 5))
+
+
+def test_names_of_any_length_are_sorted():
+    """Python refuses to read a number of thousands of digits."""
+    names = ["9" * 5000, "10", "2"]
+    assert sorted(names, key=natural_key) == ["2", "10", "9" * 5000]

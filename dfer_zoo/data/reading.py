@@ -18,6 +18,9 @@ from dfer_zoo.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
 
+MOST_DIGITS = 1000
+"""Digits of what is no number any more: Python refuses to read those of several thousand."""
+
 Choose = Callable[[int], np.ndarray]
 """From the number of frames of a clip to the indices wanted, not decreasing."""
 
@@ -37,7 +40,8 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     >>> sorted(["10.jpg", "2.jpg", "1.jpg"], key=natural_key)
     ['1.jpg', '2.jpg', '10.jpg']
     """
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return tuple((0, int(part)) if part.isdecimal() and len(part) < MOST_DIGITS else (1, part) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,10 @@ class Store:
             if not (root / name).is_file():
                 raise self.damage(f"lacks {name}")
         index = (root / INDEX).read_bytes()
-        if hashlib.sha256(index).hexdigest() != header["index_sha256"]:
+        if hashlib.sha256(index).hexdigest() != header.get("index_sha256"):
             raise self.damage(f"has another {INDEX} than it was sealed with")
-        if (size := (root / FRAMES).stat().st_size) != header["bytes"]:
-            raise self.damage(f"is truncated: {FRAMES} has {size} bytes of {header['bytes']}")
+        if (size := (root / FRAMES).stat().st_size) != header.get("bytes"):
+            raise self.damage(f"is truncated: {FRAMES} has {size} bytes of {header.get('bytes')}")
         with np.load(BytesIO(index)) as arrays:
             self.names: list[str] = arrays["names"].tolist()
             self.first, self.frames, self.crc32 = arrays["first"], arrays["frames"], arrays["crc32"]

@@ -91,9 +91,15 @@ def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
     if spec["model"] not in classes:
         raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")
     hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
-    model = classes[spec["model"]](
-        **{**hyperparameters, **({"pretrained": False} if "pretrained" in hyperparameters else {})}
-    )
+    if "pretrained" in hyperparameters:
+        hyperparameters["pretrained"] = False
+    try:
+        model = classes[spec["model"]](**hyperparameters)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The settings in {checkpoint}, made by version {spec['version']}, are not those of this version's "
+            f"{spec['model']}: {error}. Load it with that version, or train again."
+        ) from error
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
