@@ -50,8 +50,8 @@ def stated(table: list[dict[str, str]], column: str) -> dict[str, object]:
 def options(path: Path) -> dict[str, object]:
     """Return the options of a recipe's yaml, whatever part of the training they belong to."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    parts = [content.get("model", {}).get("init_args"), content.get("data", {}).get("init_args"), content["trainer"]]
-    return {name: value for part in parts for name, value in (part or {}).items()}
+    model, data = (content.get(part, {}).get("init_args", {}) for part in ("model", "data"))
+    return {**content.get("trainer", {}), **model, **data}
 
 
 def card_of(model: str) -> Path:
@@ -88,10 +88,7 @@ def test_the_quick_recipe_is_stated() -> None:
     columns = linked_columns(table)
     assert columns.keys() == files.keys()
     for name, path in files.items():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        content.setdefault("trainer", {})
-        merged = {**content["trainer"], **content["model"]["init_args"], **content.get("data", {}).get("init_args", {})}
-        assert stated(table, columns[name]) == merged
+        assert stated(table, columns[name]) == options(path)
 
 
 def cost(recipe: Recipe) -> tuple[int, float, int]:
