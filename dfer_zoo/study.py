@@ -156,8 +156,7 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
                 {
                     **{"method": run.method, "fold": run.fold, "seed": run.seed, "rule": rule},
                     **{"war": run.evaluation["war"], "uar": run.evaluation["uar"]},
-                    **{"parameters": run.cost.get("parameters"), "gmacs": run.cost.get("gmacs_per_clip")},
-                    "test_set": run.evaluation["test_set"],
+                    **{"parameters": run.cost.get("parameters"), "test_set": run.evaluation["test_set"]},
                 }
             )
     answers = pd.concat(clips)

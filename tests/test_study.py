@@ -188,7 +188,7 @@ def made_up(clips: int = 200, folds: int = 2, seed: int = 0) -> Evidence:
                 runs.append(
                     {"method": method, "fold": fold, "seed": number, "rule": "best_val", "war": war, "uar": uar}
                 )
-    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, gmacs=1.0, test_set="x"))
+    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, test_set="x"))
 
 
 def test_measures_are_those_of_a_plain_count() -> None:
