@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dfer_zoo import data as datasets
 from dfer_zoo import figures, statistics
+from dfer_zoo.classes import class_named
 from dfer_zoo.comparison import Method, collect
+from dfer_zoo.data import DFERData
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.jobs import Job, Stopped, Training, job_list, plan, run_missing
@@ -71,7 +72,7 @@ def folds_of(data: str, folds: str | None) -> list[int] | list[None]:
         InputError: folds of a dataset without any.
     """
     class_path = yaml.safe_load(recipe("data", data).read_text(encoding="utf-8"))["data"]["class_path"]
-    known = getattr(datasets, class_path.rpartition(".")[2]).folds
+    known = class_named(class_path, DFERData).folds
     if folds is not None and not known:
         raise InputError(f"{data} has one fixed split and no folds. Leave --folds out; --seeds repeats it.")
     return numbers(folds, "folds") if folds else list(known) or [None]

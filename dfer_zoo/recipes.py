@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from dfer_zoo import data as datasets
-from dfer_zoo import models
+from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
@@ -39,7 +38,7 @@ class Recipe:
 
     def model(self) -> DFERModel:
         """Build the model with random weights."""
-        build = getattr(models, self.config["model"]["class_path"].rpartition(".")[2])
+        build = class_named(self.config["model"]["class_path"], DFERModel)
         options = {**self.config["model"]["init_args"], "pretrained": False}
         shared = dict(zip(("frames", "size"), self.shape, strict=True))
         taken = signature(build).parameters.keys() & shared.keys()
@@ -47,7 +46,7 @@ class Recipe:
 
     def data(self, root: Path, batch: int) -> DFERData:
         """Build the data module on another root, reading in this process, with batches of another size."""
-        build = getattr(datasets, self.config["data"]["class_path"].rpartition(".")[2])
+        build = class_named(self.config["data"]["class_path"], DFERData)
         return build(**{**self.config["data"]["init_args"], "root": str(root), "batch_size": batch, "workers": 0})
 
 
