@@ -23,7 +23,7 @@ need   = @test -n "$($(1))" || { echo "make $@ needs $(1)=$(2)"; exit 2; }
 A_RUN := runs/<model>-<data>/<version>
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test train resume evaluate predict recognize crop crossval ablation compare report figures stress \
+.PHONY: help install demo test train resume evaluate predict recognize crop crossval ablation compare reproduce report figures stress \
 	calibrate export profile benchmark twin check-data pack notebook lint
 
 help:  ## show this list
@@ -84,6 +84,9 @@ compare: $(READY)  ## put all finished runs into one table: intervals, paired te
 
 report: $(READY)  ## put all finished runs into one page, report.html
 	$(DFER) report $(FINISHED) $(ARGS)
+
+reproduce: $(READY)  ## repeat the study of README, generated data and all (hours on 2 cores); DATA=dfew on the real set
+	$(DFER) study $(if $(filter file,$(origin DATA)),,--data $(DATA) $(if $(ROOT),--root '$(ROOT)')) $(ARGS)
 
 figures: $(READY)  ## draw every figure of RUN=
 	$(call need,RUN,$(A_RUN))

@@ -21,6 +21,7 @@ COMMANDS = {
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
+    "study": ("dfer_zoo.study:study", "repeat the study of experiments/study.yaml: data, runs, tables, figures"),
     "compare": ("dfer_zoo.report:compare", "put methods into one table with intervals, paired tests and figures"),
     "figures": ("dfer_zoo.figures.command:figures", "draw every figure that applies to finished runs"),
     "recognize": ("dfer_zoo.video.command:recognize", "say what the faces in videos of your own seem to express"),
@@ -37,7 +38,7 @@ COMMANDS = {
 }
 
 
-NAMED = ("synthesize", "crossval", "ablation")
+NAMED = ("synthesize", "crossval", "ablation", "study")
 """Commands whose required arguments are given by name: their order would be a guess."""
 
 

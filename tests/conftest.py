@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from dfer_zoo import jobs
+from dfer_zoo.__main__ import main
 from dfer_zoo.data.ferv39k import SCENES
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job
@@ -253,6 +254,19 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(jobs, "start", start)
     monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    return started
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let runs be trained in this process; return the names of those started."""
+    started: list[str] = []
+
+    def start(job: Job, _: dict[str, str]) -> Done:
+        started.append(job.name)
+        return Done(main(list(job.training.words)))
+
+    monkeypatch.setattr(jobs, "start", start)
     return started
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Done
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,19 +35,6 @@ def command(
     """The words of a small cross-validation."""
     named = ["--table", model] if verb == "ablation" else ["--model", model]
     return [verb, *named, "--data", data, "--quick", "--runs", str(runs), "--root", str(root), *SMALL, *more]
-
-
-@pytest.fixture
-def train_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let runs be trained in this process; return the names of those started."""
-    started: list[str] = []
-
-    def start(job: Job, _: dict[str, str]) -> Done:
-        started.append(job.name)
-        return Done(main(list(job.training.words)))
-
-    monkeypatch.setattr(jobs, "start", start)
-    return started
 
 
 def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:

@@ -1,0 +1,238 @@
+"""The study: the methods and their parts on the same data, from nothing to tables, figures and answers.
+
+The plan is ``experiments/study.yaml``. What the runs leave is kept as *evidence*: one table of answers a set (a row a
+clip, a column a training), small enough for a repository, from which `dfer_zoo.findings` computes everything else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+
+from dfer_zoo import stress
+from dfer_zoo.ablations import option_words
+from dfer_zoo.crossval import EXPERIMENTS, carry_out, folds_of, numbers, recipe, shared_words, trainings
+from dfer_zoo.data.pack import pack
+from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import InputError
+from dfer_zoo.findings import SHUFFLED, Evidence, conclude
+from dfer_zoo.jobs import Training, plan
+from dfer_zoo.results import Run, load_run
+from dfer_zoo.runs import BEST, CONFIG, write_text
+from dfer_zoo.synthetic import synthesize
+from dfer_zoo.synthetic.dataset import read_identities
+
+MAIN = "main"
+"""The set that a real dataset takes the place of."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The plan, and where its data and runs are.
+
+    Args:
+        content: of ``experiments/study.yaml``.
+        out: folder of the generated sets and the runs.
+        data: name of a real dataset's yaml; None for the generated sets.
+        root: its folder; by default that of the yaml.
+    """
+
+    content: Mapping[str, Any]
+    out: Path
+    data: str | None = None
+    root: Path | None = None
+
+    @cached_property
+    def sets(self) -> list[str]:
+        """The sets studied."""
+        names = [name for name in self.content["sets"] if name != "shared"]
+        return names if self.data is None else [MAIN]
+
+    def folder(self, name: str) -> Path | None:
+        """Return the folder of a set as its runs are told it."""
+        return self.root if self.data else self.out / "packed" / name
+
+    def generate(self) -> None:
+        """Render and pack the sets that are not there yet."""
+        shared = self.content["sets"]["shared"]
+        for name in self.sets:
+            options = {**shared, **self.content["sets"][name]}
+            size = options.pop("packed")
+            frames = self.out / "data" / name
+            synthesize("dfew", frames, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+            pack("dfew", str(frames), str(self.out / "packed" / name), size)
+
+    def phases(self) -> list[tuple[str, list[Training]]]:
+        """Return the trainings, phase by phase, each with its set."""
+        return [
+            (phase["set"], self.trainings(phase["set"], phase["methods"], phase["folds"], phase.get("seeds", 0)))
+            for phase in self.content["runs"]
+            if phase["set"] in self.sets
+        ]
+
+    def trainings(self, name: str, methods: Sequence[str], folds: str, seeds: str | int) -> list[Training]:
+        """Return the trainings of methods on a set, fold by fold.
+
+        Raises:
+            InputError: a method that the plan does not hold.
+        """
+        data = self.data or "dfew"
+        wanted = folds_of(data, None)
+        chosen = [fold for fold in numbers(folds, "folds") if fold in wanted] or wanted
+        found = []
+        for fold in chosen:
+            for method in methods:
+                if method not in self.content["methods"]:
+                    raise InputError(
+                        f"study.yaml has no method {method!r}; it has {', '.join(self.content['methods'])}."
+                    )
+                spec = self.content["methods"][method]
+                options = {**(self.content["quick"] if self.data is None else {}), "rules": self.content["rules"]}
+                words = option_words({**options, **spec.get("options", {})})
+                words += shared_words(self.runs(name), self.folder(name), ["--method", method])
+                found += trainings(
+                    method, spec["model"], data, [fold], numbers(seeds, "seeds"), self.data is None, words
+                )
+        return found
+
+    def runs(self, name: str) -> Path:
+        """Return the folder of a set's runs."""
+        return self.out / "runs" / name
+
+    def finished(self) -> dict[str, list[Path]]:
+        """Return the folders of the finished runs, set by set."""
+        found: dict[str, list[Path]] = {name: [] for name in self.sets}
+        for name, wanted in self.phases():
+            found[name] += [job.run for job in plan(wanted) if job.finished]
+        return {name: list(dict.fromkeys(paths)) for name, paths in found.items() if paths}
+
+
+def read_plan() -> dict[str, Any]:
+    """Read ``experiments/study.yaml``.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = EXPERIMENTS / "study.yaml"
+    if not path.is_file():
+        raise InputError(f"There is no {path} in {Path.cwd()}. Start this in the project's checkout.")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def shuffle_frames(runs: Sequence[Run]) -> dict[Path, pd.DataFrame]:
+    """Test the runs' chosen checkpoints with the frames of every clip shuffled, once; return their predictions."""
+    found = {}
+    for run in runs:
+        (trial,) = stress.plan([run], ["shuffle"], [max(stress.STRENGTHS)], seed=0)
+        stress.carry_out([trial])
+        found[run.path] = pd.read_csv(run.path / "evaluations" / f"{trial.name}.csv", dtype={"clip": str})
+    return found
+
+
+def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str]) -> Evidence:
+    """Put what the runs on a set answered into one table.
+
+    Args:
+        paths: the run folders.
+        rules: by which a checkpoint was chosen.
+        shuffled: methods that are tested with shuffled frames too.
+    """
+    columns: dict[str, list[pd.Series]] = {}
+    rows, clips = [], []
+    people = read_identities(load_run(paths[0]).root)
+    for path in paths:
+        chosen = load_run(path)
+        tables = {rule: load_run(path, rule).predictions for rule in rules}
+        if chosen.method in shuffled:
+            tables |= {SHUFFLED: shuffle_frames([chosen])[path]}
+        for rule, table in tables.items():
+            name = Evidence.column(chosen.method, rule, chosen.seed)
+            said = pd.Series(table[list(EMOTIONS)].to_numpy().argmax(1), index=table["clip"])
+            columns.setdefault(name, []).append(said)
+        clips.append(tables[BEST].set_index("clip")[["label"]].assign(fold=chosen.fold or 0))
+        for rule in rules:
+            run = load_run(path, rule)
+            rows.append(
+                {
+                    **{"method": run.method, "fold": run.fold, "seed": run.seed, "rule": rule},
+                    **{"war": run.evaluation["war"], "uar": run.evaluation["uar"]},
+                    **{"parameters": run.cost.get("parameters"), "gmacs": run.cost.get("gmacs_per_clip")},
+                    "test_set": run.evaluation["test_set"],
+                }
+            )
+    answers = pd.concat(clips)
+    answers = answers[~answers.index.duplicated()].sort_index()
+    answers["person"] = [people[clip][1] if people else place for place, clip in enumerate(answers.index)]
+    for name, parts in columns.items():
+        answers[name] = pd.concat(parts)
+    return Evidence(answers.reset_index(names="clip"), pd.DataFrame(rows))
+
+
+def study(
+    data: str | None = None,
+    root: Path | None = None,
+    out: Path | None = None,
+    results: Path | None = None,
+    jobs: int = 1,
+    list: bool = False,
+) -> int:
+    """Carry out the study of experiments/study.yaml: data, trainings, evidence, tables and figures.
+
+    What is there is not made again, and what was interrupted continues.
+
+    Args:
+        data: a real dataset's name in experiments/data: the methods and ablations by the papers' recipes on it; by
+            default the generated sets, by the quick recipe.
+        root: folder of the real dataset; by default that of its yaml.
+        out: folder for generated sets and runs; study, or study/<data>, by default.
+        results: folder for evidence and answers; the folder results in `out` by default.
+        jobs: processes at once, which share the CPU's threads.
+        list: generate and run nothing; print the state of all runs, and the commands of the missing ones.
+
+    Returns:
+        The exit status: 0, 1 if a run failed, 128 and its number if stopped by a signal.
+
+    Raises:
+        InputError: a dataset that there is not, or a root without a dataset.
+    """
+    if root is not None and data is None:
+        raise InputError(f"--root is {root}, but the study generates its sets. Name the real dataset: --data dfew.")
+    content = read_plan()
+    if data is not None:
+        recipe("data", data)
+    out = out or Path("study", *([data] if data else []))
+    todo = Study(content, out, data, root)
+    if data is None and not list:
+        todo.generate()
+    status = 0
+    for _, wanted in todo.phases():
+        status, _ = carry_out(wanted, jobs, list)
+        if status >= 128:
+            return status
+    if list:
+        return 0
+    keep(todo, results or out / "results")
+    return status
+
+
+def keep(todo: Study, results: Path) -> None:
+    """Write evidence, configurations, tables and figures of what is finished."""
+    console = Console()
+    found = todo.finished()
+    if not found:
+        raise InputError(f"No run of the study is finished under {todo.out}.")
+    evidence = {}
+    for name, paths in found.items():
+        shuffled = todo.content["shuffled"]["methods"] if name == todo.content["shuffled"]["set"] else []
+        evidence[name] = gather(paths, [BEST, *todo.content["rules"]], shuffled)
+        evidence[name].write(results, name)
+        for path in paths:
+            target = results / "configs" / name / f"{load_run(path).method}.yaml"
+            if not target.is_file():
+                write_text(target, (path / CONFIG).read_text(encoding="utf-8"))
+    conclude(todo.content, evidence, results, console)
