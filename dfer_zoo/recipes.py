@@ -49,6 +49,21 @@ class Recipe:
         build = class_named(self.config["data"]["class_path"], DFERData)
         return build(**{**self.config["data"]["init_args"], "root": str(root), "batch_size": batch, "workers": 0})
 
+    def hours(self, clips: int, held_out: float, training: float, inference: float) -> float:
+        """Return how long a training takes if the data keep up, in hours, validation after every epoch included.
+
+        Args:
+            clips: of the dataset's own training part.
+            held_out: share of them that is validated on instead.
+            training: clips a second in training.
+            inference: clips a second in validation.
+
+        >>> Recipe("hdf", {"trainer": {"max_epochs": 100}}).hours(10_000, 0.1, training=500, inference=1000)
+        0.5277777777777778
+        """
+        seconds = clips * ((1 - held_out) / training + held_out / inference)
+        return self.config["trainer"]["max_epochs"] * seconds / 3600
+
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return the content of two yaml files, the second over the first.
