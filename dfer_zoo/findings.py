@@ -47,7 +47,7 @@ class Evidence:
             and seed a column of `column`'s name with the ids of the classes answered, NaN where the clip's fold was
             not trained.
         runs: a row a training and rule: ``method``, ``fold``, ``seed``, ``rule``, ``war``, ``uar`` (0..1),
-            ``parameters``, ``gmacs``, ``test_set``.
+            ``parameters``, ``test_set``.
     """
 
     answers: pd.DataFrame
@@ -261,7 +261,7 @@ def score_table(methods: Sequence[str], evidence: Evidence, noise: Mapping[str, 
         recall = {name: right[label == place].mean() for place, name in enumerate(EMOTIONS)}
         runs = evidence.runs[(evidence.runs["method"] == method) & (evidence.runs["rule"] == BEST)]
         spread = runs.groupby("fold", dropna=False)["war"].mean().std()
-        cost = runs[["parameters", "gmacs"]].astype(float).iloc[0].to_dict()
+        cost = {"parameters": float(runs["parameters"].astype(float).iloc[0])}
         rows.append({"method": method, **row, **recall, "war_sd_folds": spread, "trainings": len(runs), **cost})
     return pd.DataFrame(rows)
 
@@ -275,8 +275,7 @@ def score_grid(scores: pd.DataFrame, name: str) -> Grid:
     cells["sd folds"] = ["-" if pd.isna(value) else f"{100 * value:.1f}" for value in scores["war_sd_folds"]]
     for emotion in EMOTIONS:
         cells[emotion[:3]] = [f"{100 * value:.1f}" for value in scores[emotion]]
-    for heading, cost in (("params M", scores["parameters"] / 1e6), ("GMACs", scores["gmacs"])):
-        cells[heading] = ["-" if pd.isna(value) else f"{value:.3g}" for value in cost]
+    cells["params M"] = ["-" if pd.isna(value) else f"{value / 1e6:.2f}" for value in scores["parameters"]]
     first = scores.iloc[0]
     title = f"Set {name}: {first['clips']} test clips of {first['people']} people in {first['folds']} folds; percent"
     return Grid(title, cells, ("[ ]: 95 % interval; people and trainings drawn anew. sd folds: of WAR, in points.",))

@@ -7,6 +7,7 @@ clip, a column a training), small enough for a repository, from which `dfer_zoo.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,49 +68,43 @@ class Study:
             synthesize("dfew", frames, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
             pack("dfew", str(frames), str(self.out / "packed" / name), size)
 
-    def phases(self) -> list[tuple[str, list[Training]]]:
-        """Return the trainings, phase by phase, each with its set."""
-        return [
-            (phase["set"], self.trainings(phase["set"], phase["methods"], phase["folds"], phase.get("seeds", 0)))
-            for phase in self.content["runs"]
-            if phase["set"] in self.sets
-        ]
-
-    def trainings(self, name: str, methods: Sequence[str], folds: str, seeds: str | int) -> list[Training]:
-        """Return the trainings of methods on a set, fold by fold.
+    @cached_property
+    def wanted(self) -> dict[str, list[Training]]:
+        """The trainings of each set, in the plan's order.
 
         Raises:
             InputError: a method that the plan does not hold.
         """
-        data = self.data or "dfew"
-        wanted = folds_of(data, None)
-        chosen = [fold for fold in numbers(folds, "folds") if fold in wanted] or wanted
-        found = []
-        for fold in chosen:
-            for method in methods:
-                if method not in self.content["methods"]:
-                    raise InputError(
-                        f"study.yaml has no method {method!r}; it has {', '.join(self.content['methods'])}."
-                    )
-                spec = self.content["methods"][method]
-                options = {**(self.content["quick"] if self.data is None else {}), "rules": self.content["rules"]}
-                words = option_words({**options, **spec.get("options", {})})
-                words += shared_words(self.runs(name), self.folder(name), ["--method", method])
-                found += trainings(
-                    method, spec["model"], data, [fold], numbers(seeds, "seeds"), self.data is None, words
-                )
-        return found
+        found: dict[tuple[str, str, int | None, int], Training] = {}
+        for phase in self.content["runs"]:
+            name, seeds = phase["set"], numbers(phase.get("seeds", 0), "seeds")
+            for fold, method in product(self._folds(phase["folds"]) if name in self.sets else [], phase["methods"]):
+                for training in self._of_method(name, method, fold, seeds):
+                    found.setdefault((name, method, fold, training.seed), training)
+        return {name: [training for key, training in found.items() if key[0] == name] for name in self.sets}
+
+    def _folds(self, wanted: str) -> list[int] | list[None]:
+        known = folds_of(self.data or "dfew", None)
+        return [fold for fold in numbers(wanted, "folds") if fold in known] or known
+
+    def _of_method(self, name: str, method: str, fold: int | None, seeds: Sequence[int]) -> list[Training]:
+        known = self.content["methods"]
+        if method not in known:
+            raise InputError(f"study.yaml has no method {method!r}; it has {', '.join(known)}.")
+        quick = self.data is None
+        options = {**(self.content["quick"] if quick else {}), "rules": self.content["rules"]}
+        words = option_words({**options, **known[method].get("options", {})})
+        words += shared_words(self.runs(name), self.folder(name), ["--method", method])
+        return trainings(method, known[method]["model"], self.data or "dfew", [fold], seeds, quick, words)
 
     def runs(self, name: str) -> Path:
         """Return the folder of a set's runs."""
         return self.out / "runs" / name
 
     def finished(self) -> dict[str, list[Path]]:
-        """Return the folders of the finished runs, set by set."""
-        found: dict[str, list[Path]] = {name: [] for name in self.sets}
-        for name, wanted in self.phases():
-            found[name] += [job.run for job in plan(wanted) if job.finished]
-        return {name: list(dict.fromkeys(paths)) for name, paths in found.items() if paths}
+        """Return the folders of the finished runs of each set that has any."""
+        found = {name: [job.run for job in plan(some) if job.finished] for name, some in self.wanted.items()}
+        return {name: runs for name, runs in found.items() if runs}
 
 
 def read_plan() -> dict[str, Any]:
@@ -161,8 +156,7 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
                 {
                     **{"method": run.method, "fold": run.fold, "seed": run.seed, "rule": rule},
                     **{"war": run.evaluation["war"], "uar": run.evaluation["uar"]},
-                    **{"parameters": run.cost.get("parameters"), "gmacs": run.cost.get("gmacs_per_clip")},
-                    "test_set": run.evaluation["test_set"],
+                    **{"parameters": run.cost.get("parameters"), "test_set": run.evaluation["test_set"]},
                 }
             )
     answers = pd.concat(clips)
@@ -209,14 +203,9 @@ def study(
     todo = Study(content, out, data, root)
     if data is None and not list:
         todo.generate()
-    status = 0
-    for _, wanted in todo.phases():
-        status, _ = carry_out(wanted, jobs, list)
-        if status >= 128:
-            return status
-    if list:
-        return 0
-    keep(todo, results or out / "results")
+    status, _ = carry_out([training for some in todo.wanted.values() for training in some], jobs, list)
+    if not list and status < 128:
+        keep(todo, results or out / "results")
     return status
 
 

@@ -64,6 +64,14 @@ def test_the_lstm_is_counted() -> None:
     assert with_lstm - without == 2 * instances * layers + twice_as_wide
 
 
+def test_attention_is_counted() -> None:
+    options = {"frames": 16, "width": 4, "lstm": False, "pretrained": False}
+    with_attention, without = (count_macs(M3DFEL(mhsa=mhsa, **options), 16, 32) for mhsa in (True, False))
+    features, instances = 32, 4
+    projection, products = instances * features * 3 * features, 2 * instances * instances * features
+    assert with_attention - without == projection + products
+
+
 def test_published_gmacs_of_m3dfel() -> None:
     """R3D-18 on 16 frames of 112 pixels, in four instances; the design's 43 GMACs by another counter."""
     assert count_macs(M3DFEL(pretrained=False), 16, 112) / 1e9 == pytest.approx(43, rel=0.06)

@@ -32,7 +32,7 @@ def sides(spec: dict[str, Any]) -> list[str]:
 def trained(todo: Study) -> dict[tuple[str, str], set[int | None]]:
     """The folds that every method is trained on, by set and method."""
     folds: dict[tuple[str, str], set[int | None]] = {}
-    for name, wanted in todo.phases():
+    for name, wanted in todo.wanted.items():
         for training in wanted:
             folds.setdefault((name, training.method), set()).add(training.fold)
     return folds
@@ -65,11 +65,10 @@ def test_the_plan_is_made_of_recipes_that_there_are() -> None:
 def test_a_real_set_takes_the_place_of_the_main_one_with_the_papers_recipes() -> None:
     real = Study(PLAN, Path("out"), "dfew", Path("there"))
     assert real.sets == ["main"]
-    for _, wanted in real.phases():
-        for training in wanted:
-            assert "experiments/quick.yaml" not in training.words
-            assert not any("max_epochs" in word for word in training.words)
-            assert training.words[training.words.index("--data.root") + 1] == "there"
+    for training in real.wanted["main"]:
+        assert "experiments/quick.yaml" not in training.words
+        assert not any("max_epochs" in word for word in training.words)
+        assert training.words[training.words.index("--data.root") + 1] == "there"
     without_folds = Study(PLAN, Path("out"), "ferv39k")
     assert {fold for folds in trained(without_folds).values() for fold in folds} == {None}
 
@@ -189,7 +188,7 @@ def made_up(clips: int = 200, folds: int = 2, seed: int = 0) -> Evidence:
                 runs.append(
                     {"method": method, "fold": fold, "seed": number, "rule": "best_val", "war": war, "uar": uar}
                 )
-    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, gmacs=1.0, test_set="x"))
+    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, test_set="x"))
 
 
 def test_measures_are_those_of_a_plain_count() -> None:

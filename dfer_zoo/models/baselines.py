@@ -1,4 +1,4 @@
-"""The baselines of the papers' tables: a backbone trained with cross entropy."""
+"""The baselines of the papers' tables: a backbone trained with cross entropy; card `experiments/model/baselines.md`."""
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.models.base import DFERModel

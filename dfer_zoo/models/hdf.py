@@ -1,4 +1,4 @@
-"""HDF (ACM MM 2025): the recipe; the network is `dfer_zoo.nets.hdf`."""
+"""HDF (ACM MM 2025): the recipe; the network is `dfer_zoo.nets.hdf`, the card `experiments/model/hdf.md`."""
 
 import torch
 from torch import Tensor

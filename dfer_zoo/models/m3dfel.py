@@ -1,4 +1,4 @@
-"""M3DFEL (CVPR 2023): the recipe; the network is `dfer_zoo.nets.m3dfel`."""
+"""M3DFEL (CVPR 2023): the recipe; the network is `dfer_zoo.nets.m3dfel`, the card `experiments/model/m3dfel.md`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""MICACL (ISPA 2025): the recipe; the network is `dfer_zoo.nets.micacl`."""
+"""MICACL (ISPA 2025): the recipe; the network is `dfer_zoo.nets.micacl`, the card `experiments/model/micacl.md`."""
 
 import torch.nn.functional as F
 from torch import Tensor
