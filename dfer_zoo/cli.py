@@ -21,6 +21,7 @@ from rich.console import Console
 
 from dfer_zoo import data, models  # noqa: F401  their classes can be named in yaml
 from dfer_zoo.checkpoints import LastCheckpoint, WholeCheckpointIO
+from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.locks import alone_in
@@ -252,7 +253,7 @@ class Planner(DFERCLI):
         self.parse_arguments(self.parser, list(words))
         self.before_instantiate_classes()
         dataset = self.settings.data
-        self.datamodule = getattr(data, dataset.class_path.rpartition(".")[2])(**dataset.init_args.as_dict())
+        self.datamodule = class_named(dataset.class_path, DFERData)(**dataset.init_args.as_dict())
         return self.identity()
 
 

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dfer_zoo import data as datasets
 from dfer_zoo import figures, statistics
+from dfer_zoo.classes import class_named
 from dfer_zoo.cli import build_data
 from dfer_zoo.comparison import Method, collect
+from dfer_zoo.data import DFERData
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.jobs import Job, Stopped, Training, job_list, plan, run_missing
@@ -78,7 +79,7 @@ def folds_of(data: str, folds: str | None, words: Sequence[str] = ()) -> list[in
         DataError: a csv of clips that cannot be used.
     """
     class_path = yaml.safe_load(recipe("data", data).read_text(encoding="utf-8"))["data"]["class_path"]
-    known = getattr(datasets, class_path.rpartition(".")[2]).folds
+    known = class_named(class_path, DFERData).folds
     if not known and words:
         known = build_data(words).known_folds()
     if folds is None:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from dfer_zoo import models
-from dfer_zoo.data import Batch, DFERData
+from dfer_zoo.data import Batch, DFERData, dfew, ferv39k
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
 from dfer_zoo.nets.convolutions import ClipConv3d
@@ -34,6 +34,9 @@ from dfer_zoo.results import WIDE
 from dfer_zoo.runs import quiet_trainer, write_text
 
 COUNTER = "torch.utils.flop_counter.FlopCounterMode / 2"
+
+TRAINING_CLIPS = {"dfew": sum(dfew.TRAIN_COUNTS[1]), "ferv39k": sum(ferv39k.TRAIN_COUNTS)}
+"""Clips of the real sets' own training parts; of DFEW the first fold's."""
 
 
 def count_macs(model: DFERModel, frames: int, size: int, padding: bool = True) -> int:
@@ -365,11 +368,12 @@ def cost_table(rows: pd.DataFrame) -> Table:
         title=f"{first['device']}, {first['threads']} threads; batch {first['batch']}; medians of {first['rounds']} "
         f"rounds; peak {peaks}",
         caption="peak %: share of the faster of a matrix product and a convolution, products with padding not counted\n"
-        "data: training clips that one process decodes and augments",
+        "data: training clips that one process decodes and augments\n"
+        f"hours: the recipe's epochs on {first['training_clips']} clips, with validation, if the data keep up",
     )
-    for column in ("model", "clip", "params M", "GMACs", "precision", "GiB", "train clips/s", "peak %"):
+    for column in ("model", "clip", "params M", "GMACs", "precision", "GiB", "train\nclips/s", "peak %"):
         table.add_column(column, justify="left" if column in ("model", "precision") else "right", no_wrap=True)
-    for column in ("infer clips/s", "peak %", "data clips/s"):
+    for column in ("infer\nclips/s", "peak %", "data\nclips/s", "train\nhours"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
@@ -384,6 +388,7 @@ def cost_table(rows: pd.DataFrame) -> Table:
             f"{row['inference_clips_per_second']:.3g}",
             f"{100 * row['inference_share_of_peak']:.0f}",
             f"{row['data_clips_per_second']:.3g}",
+            f"{row['training_hours']:.3g}",
         )
     return table
 
@@ -407,7 +412,7 @@ def profile(
     Args:
         model: names of experiments/model with commas between; all by default.
         data: the dataset's kind.
-        root: its folder; a small set of generated clips by default.
+        root: its folder; by default a small set of generated clips, and hours are given for the real set.
         batch: clips in a pass.
         rounds: to take medians over.
         quick: the recipes for 2 CPU cores instead of the papers'.
@@ -423,6 +428,7 @@ def profile(
     recipes = read_recipes(Path(experiments), model.split(",") if model else [], data, quick)
     if root is None and data == "clips":
         raise InputError("Generated clips come in the layouts dfew and ferv39k. Name the folder of yours with --root.")
+    published = None if root else TRAINING_CLIPS[data]
     with TemporaryDirectory() as temporary:
         if root is None:
             from dfer_zoo.synthetic import synthesize
@@ -433,11 +439,17 @@ def profile(
         with Progress(*columns, transient=True) as bar:
             task = bar.add_task("", total=sum(len(recipe.precisions) for recipe in recipes) * (rounds + 1))
             for recipe in recipes:
-                speed = data_clips_per_second(recipe.data(root, batch), rounds)
+                dataset = recipe.data(root, batch)
+                speed = data_clips_per_second(dataset, rounds)
+                clips = published or len(dataset.read_split("train"))
                 for precision in recipe.precisions:
                     bar.update(task, description=f"{recipe.name} {precision}")
                     row = measure_steps(recipe, precision, batch, rounds, lambda: bar.advance(task))
-                    rows.append({**row, "data_clips_per_second": speed})
+                    speeds = row["train_clips_per_second"], row["inference_clips_per_second"]
+                    hours = recipe.hours(clips, dataset.val_fraction, *speeds)
+                    rows.append(
+                        {**row, "data_clips_per_second": speed, "training_clips": clips, "training_hours": hours}
+                    )
                     write_text(Path(out) / "profile.csv", pd.DataFrame(rows).to_csv(index=False))
     console = Console(width=max(Console().width, WIDE))
     console.print(cost_table(pd.DataFrame(rows)))

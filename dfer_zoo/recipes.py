@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from dfer_zoo import data as datasets
-from dfer_zoo import models
+from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
@@ -39,7 +38,7 @@ class Recipe:
 
     def model(self) -> DFERModel:
         """Build the model with random weights."""
-        build = getattr(models, self.config["model"]["class_path"].rpartition(".")[2])
+        build = class_named(self.config["model"]["class_path"], DFERModel)
         options = {**self.config["model"]["init_args"], "pretrained": False}
         shared = dict(zip(("frames", "size"), self.shape, strict=True))
         taken = signature(build).parameters.keys() & shared.keys()
@@ -47,8 +46,23 @@ class Recipe:
 
     def data(self, root: Path, batch: int) -> DFERData:
         """Build the data module on another root, reading in this process, with batches of another size."""
-        build = getattr(datasets, self.config["data"]["class_path"].rpartition(".")[2])
+        build = class_named(self.config["data"]["class_path"], DFERData)
         return build(**{**self.config["data"]["init_args"], "root": str(root), "batch_size": batch, "workers": 0})
+
+    def hours(self, clips: int, held_out: float, training: float, inference: float) -> float:
+        """Return how long a training takes if the data keep up, in hours, validation after every epoch included.
+
+        Args:
+            clips: of the dataset's own training part.
+            held_out: share of them that is validated on instead.
+            training: clips a second in training.
+            inference: clips a second in validation.
+
+        >>> Recipe("hdf", {"trainer": {"max_epochs": 100}}).hours(10_000, 0.1, training=500, inference=1000)
+        0.5277777777777778
+        """
+        seconds = clips * ((1 - held_out) / training + held_out / inference)
+        return self.config["trainer"]["max_epochs"] * seconds / 3600
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

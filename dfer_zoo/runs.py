@@ -35,7 +35,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from dfer_zoo import data
+from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.data.base import MOST_LEFT_OUT
 from dfer_zoo.errors import DataError, InputError
@@ -124,13 +124,13 @@ def load_data(run: Path) -> DFERData:
     """Build the data module that a run was trained on, from its ``config.yaml``.
 
     Raises:
-        InputError: no such file, or one that names no dataset of this project.
+        InputError: no such file, or one that names no dataset.
     """
     try:
         config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
-        dataset = getattr(data, config["class_path"].rpartition(".")[2])
+        dataset = class_named(config["class_path"], DFERData)
         return dataset(**config["init_args"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, InputError) as error:
         raise InputError(f"{run / CONFIG} does not say which data the run was trained on ({error}).") from error
 
 

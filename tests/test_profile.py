@@ -173,7 +173,21 @@ def test_profile_writes_a_row_for_every_model(
     assert len(speeds) == 5
     assert (table[speeds] > 0).all(axis=None)
     assert (table["gmacs_without_padding"] < table["gmacs_per_clip"]).all()
+    assert (table["training_clips"] == 56).all()  # of 70, the others are the fold's test clips
+    epochs = [recipe.config["trainer"]["max_epochs"] for recipe in recipes for _ in recipe.precisions]
+    seconds = 0.9 * 56 / table["train_clips_per_second"] + 0.1 * 56 / table["inference_clips_per_second"]
+    assert table["training_hours"].to_numpy() == pytest.approx(epochs * seconds / 3600)
     assert "8x48px" in capsys.readouterr().out
+
+
+def test_hours_are_of_the_real_set_where_no_other_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {"train_clips_per_second": 93.56, "inference_clips_per_second": 187.12}
+    monkeypatch.setattr("dfer_zoo.profile.measure_steps", lambda *_: {"model": "r3d_18", "precision": "x", **speeds})
+    monkeypatch.setattr("dfer_zoo.profile.cost_table", lambda rows: "")
+    monkeypatch.setattr("dfer_zoo.profile.data_clips_per_second", lambda *_: 1.0)
+    monkeypatch.setattr("dfer_zoo.synthetic.synthesize", lambda *_, **__: tmp_path)
+    assert main(["profile", "--model=r3d_18", f"--experiments={EXPERIMENTS}", f"--out={tmp_path}"]) == 0
+    assert pd.read_csv(tmp_path / "profile.csv")["training_hours"].to_numpy() == pytest.approx(300 * 95 / 3600)
 
 
 @pytest.mark.slow  # another process imports torch

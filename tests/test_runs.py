@@ -139,7 +139,15 @@ def test_data_of_a_run_is_built_from_its_configuration(dfew_root: Path, tmp_path
 
 @pytest.mark.parametrize(
     "config",
-    ["", "data: [", "data: 3", "model: {}", "data: {class_path: dfer_zoo.data.Nothing, init_args: {}}"],
+    [
+        "",
+        "data: [",
+        "data: 3",
+        "model: {}",
+        "data: {class_path: 3, init_args: {}}",
+        "data: {class_path: dfer_zoo.data.Nothing, init_args: {}}",
+        "data: {class_path: os.abort, init_args: {}}",  # nothing but a dataset is called
+    ],
 )
 def test_configuration_without_data_is_refused(config: str, tmp_path: Path) -> None:
     make_run(tmp_path, config)

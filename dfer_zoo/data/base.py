@@ -230,6 +230,11 @@ class DFERData(L.LightningDataModule):
         self.missing: dict[str, str] = {}
         self.resume: tuple[int, int] | None = None
 
+    @property
+    def run_name(self) -> str:
+        """What tells apart the runs of one model on this dataset, such as the fold."""
+        return "all"
+
     @abstractmethod
     def read_split(self, split: Literal["train", "test", "predict"]) -> pd.DataFrame:
         """Return the dataset's own split as a table: ``name`` (str, unique) and ``label`` (id, -1 where unknown).

@@ -87,9 +87,12 @@ def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
         )
     content = read_checkpoint(checkpoint)
     spec = content["dfer_zoo"]
-    classes = {model.__name__: model for model in (HDF, M3DFEL, MICACL, Baseline)}
+    classes = {model.__name__: model for model in _subclasses(DFERModel)}
     if spec["model"] not in classes:
-        raise CheckpointError(f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}.")
+        raise CheckpointError(
+            f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}. If it is yours, import "
+            "its module first."
+        )
     hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
     if "pretrained" in hyperparameters:
         hyperparameters["pretrained"] = False
@@ -109,3 +112,8 @@ def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
         ) from error
     model.spec = spec
     return model.eval()
+
+
+def _subclasses(kind: type[DFERModel]) -> list[type[DFERModel]]:
+    """List all subclasses that have been imported."""
+    return [model for child in kind.__subclasses__() for model in (child, *_subclasses(child))]
