@@ -200,8 +200,9 @@ def contrast(evidence: Evidence, noise: Mapping[str, float], spec: Mapping[str, 
     row = {"clips": len(clips), "people": clips["person"].nunique(), "folds": folds}
     for place, measure in enumerate(MEASURES):
         row |= {measure: value[place], f"{measure}_low": low[place], f"{measure}_high": high[place]}
-        below = np.mean(drawn[:, place] <= 0), np.mean(drawn[:, place] >= 0)
-        row[f"{measure}_p"] = min(1.0, 2 * (min(below) + 1 / RESAMPLES))
+        if len(sides) == 2:
+            below, above = np.mean(drawn[:, place] <= 0), np.mean(drawn[:, place] >= 0)
+            row[f"{measure}_p"] = min(1.0, 2 * (min(below, above) + 1 / RESAMPLES))
     return row
 
 
