@@ -14,6 +14,8 @@ from rich.progress import track
 
 from dfer_zoo import statistics
 from dfer_zoo.data import dfew
+from dfer_zoo.data.clips import label_id
+from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
@@ -144,8 +146,9 @@ class Comparison:
 
     @property
     def dataset(self) -> str:
-        """The dataset's name; whose people are known, that is generated data in its layout."""
-        return self.methods[0].data + (" layout, generated" if self.by == "people" else "")
+        """The dataset's name; of DFEW and FERV39k, people are known in generated data of their layout alone."""
+        data = self.methods[0].data
+        return data + (" layout, generated" if self.by == "people" and data != "Clips" else "")
 
     @property
     def compared(self) -> list[Method]:
@@ -264,7 +267,7 @@ def difference_of_clips(first: Method, second: Method, most: int = 3) -> str | N
 def compare_methods(
     methods: Sequence[Method],
     baseline: str | None = None,
-    people: Mapping[str, int] | None = None,
+    people: Mapping[str, int | str] | None = None,
     rule: str = BEST,
     resamples: int = 2000,
     seed: int = 0,
@@ -398,19 +401,40 @@ def _describe(method: Method, clips: pd.DataFrame, drawn: int, by: str) -> dict[
     }
 
 
-def people_of(methods: Sequence[Method]) -> dict[str, int] | None:
-    """Return the person in each clip, as generated data tells it; None for other data, or data no longer there."""
-    from dfer_zoo.synthetic.dataset import read_identities
+def people_of(methods: Sequence[Method]) -> dict[str, int | str] | None:
+    """Return the person in each clip, as generated data and the column ``person`` of a csv of clips tell it.
 
+    None for other data, for data that is no longer there, and where a person is in several folds.
+    """
     clips = methods[0].clips
-    for root in sorted({run.root for method in methods for run in method.runs}):
-        known = read_identities(root)
+    for run in {run.root: run for method in methods for run in method.runs}.values():
+        known = _identities(run)
         if all(
             known.get(clip, ("",))[0] == EMOTIONS[label]
             for clip, label in zip(clips["clip"], clips["label"], strict=True)
         ):
-            return {clip: known[clip][1] for clip in clips["clip"]}
+            people = {clip: known[clip][1] for clip in clips["clip"]}
+            folds = clips.groupby(clips["clip"].map(people))["fold"].nunique()
+            return people if (folds == 1).all() else None
     return None
+
+
+def _identities(run: Run) -> Mapping[str, tuple[str, int | str]]:
+    """Return emotion and person of each clip under a run's root, by name; those whose person is known."""
+    from dfer_zoo.synthetic.dataset import read_identities
+
+    if run.data != "Clips":
+        return read_identities(run.root)
+    table = run.root / run.config["data"]["init_args"].get("csv", "clips.csv")
+    try:
+        rows = [(f"{table}, line {line}", row) for line, row in read_csv(table, ("path", "label", "person"))]
+        return {
+            row["path"]: (EMOTIONS[label_id(row["label"], at, required=True)], row["person"])
+            for at, row in rows
+            if row["person"]
+        }
+    except DataError:  # a csv that does not tell, or is gone
+        return {}
 
 
 def what_is_missing(methods: Sequence[Method]) -> list[str]:

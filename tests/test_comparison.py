@@ -231,6 +231,37 @@ def test_people_are_read_from_generated_data(tmp_path: Path) -> None:
     assert people_of([method]) is None
 
 
+def test_people_are_read_from_a_csv_of_own_clips(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    runs = [write_run(tmp_path / "runs", name, 1, data="Clips", root=str(root)) for name in ("hdf", "m3dfel")]
+    methods = methods_of(*runs)
+    assert people_of(methods) is None
+    clips = methods[0].clips
+    table = pd.DataFrame({"path": clips["clip"], "label": [EMOTIONS[label].lower() for label in clips["label"]]})
+    table["person"] = [f"speaker {number % 5}" for number in range(len(table))]
+    root.mkdir()
+    table.to_csv(root / "clips.csv", index=False)
+    people = people_of(methods)
+    assert people == dict(zip(table["path"], table["person"], strict=True))
+    comparison = compare_methods(methods, people=people, resamples=200)
+    assert (comparison.by, comparison.dataset) == ("people", "Clips")
+    assert comparison.rows["drawn_people"].tolist() == [5, 5]
+    table.assign(person=[""] + ["speaker 1"] * (len(table) - 1)).to_csv(root / "clips.csv", index=False)
+    assert people_of(methods) is None, "one is not known"
+    table.drop(columns="person").to_csv(root / "clips.csv", index=False)
+    assert people_of(methods) is None
+
+
+def test_people_in_several_folds_are_not_drawn(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    runs = [write_run(tmp_path / "runs", fold=fold, data="Clips", root=str(root)) for fold in (1, 2)]
+    (method,) = methods_of(*runs)
+    table = pd.DataFrame({"path": method.clips["clip"], "label": method.clips["label"], "person": "somebody"})
+    root.mkdir()
+    table.to_csv(root / "clips.csv", index=False)
+    assert people_of([method]) is None
+
+
 def test_rules_stand_below_each_other_and_only_one_is_paired(tmp_path: Path) -> None:
     runs = []
     for name in "ab":
