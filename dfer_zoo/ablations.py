@@ -133,10 +133,11 @@ def ablation(
     """
     content = read_table(table, quick)
     data = data or content["data"]
-    chosen = folds_of(data, folds or (str(content["folds"]) if data == content["data"] else None))
-    wanted = []
+    shared, wanted = shared_words(runs, root, fit_options), []
+    (first,) = trainings("", content["model"], data, [None], [0], quick, shared)
+    chosen = folds_of(data, folds or (str(content["folds"]) if data == content["data"] else None), first.words)
     for row in content["rows"]:
-        more = [*option_words(row["options"]), *shared_words(runs, root, fit_options), "--method", row["method"]]
+        more = [*option_words(row["options"]), *shared, "--method", row["method"]]
         wanted += trainings(row["name"], content["model"], data, chosen, numbers(seeds, "seeds"), quick, more)
     status, found = carry_out(wanted, jobs, list)
     if found:

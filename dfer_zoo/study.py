@@ -83,9 +83,15 @@ class Study:
                     found.setdefault((name, method, fold, training.seed), training)
         return {name: [training for key, training in found.items() if key[0] == name] for name in self.sets}
 
+    @cached_property
+    def known_folds(self) -> list[int] | list[None]:
+        """The folds of the data; a single None where it has none."""
+        data, model = self.data or "dfew", next(iter(self.content["methods"].values()))["model"]
+        (first,) = trainings("", model, data, [None], [0], False, shared_words(self.runs(MAIN), self.folder(MAIN), []))
+        return folds_of(data, None, first.words)
+
     def _folds(self, wanted: str) -> list[int] | list[None]:
-        known = folds_of(self.data or "dfew", None)
-        return [fold for fold in numbers(wanted, "folds") if fold in known] or known
+        return [fold for fold in numbers(wanted, "folds") if fold in self.known_folds] or self.known_folds
 
     def _of_method(self, name: str, method: str, fold: int | None, seeds: Sequence[int]) -> list[Training]:
         known = self.content["methods"]

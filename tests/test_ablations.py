@@ -131,3 +131,14 @@ def test_the_quick_recipe_can_have_its_own_options(
 def test_an_unknown_table_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablation", "--table", "nothing"]) == 2
     assert f"There are: {', '.join(TABLES)}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_own_clips_have_the_folds_of_their_csv(
+    own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(own_clips / "clips.csv").drop(columns="split")
+    table.assign(fold=[number % 2 + 1 for number in range(len(table))]).to_csv(own_clips / "clips.csv", index=False)
+    words = command(tmp_path / "runs", own_clips, model="hdf-modules", data="clips", verb="ablation")
+    commands, _ = listed(words, capsys)
+    assert len(commands) == 4 * 2
+    assert sum("--data.fold 2" in line for line in commands) == 4
