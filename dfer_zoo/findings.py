@@ -1,8 +1,8 @@
 """Answers to the questions of the study, computed from its evidence alone: differences, how sure they are, a verdict.
 
-An interval covers both reasons why a difference would come out otherwise if all was done again: other people in the
-test clips (drawn anew within folds, paired) and the luck of training (normal, with the variance between trainings that
-differ in the seed alone, measured on all methods that were trained more than once on a fold).
+Folds are the replicates: other training clips, other test clips, another training. The interval of a difference is
+Student's over the folds' differences, so it covers all three. Folds share training clips, which makes it a little too
+narrow; three folds make it wide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,13 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.report import Grid, p_value, points
 from dfer_zoo.results import WIDE
-from dfer_zoo.runs import BEST, write_json, write_text
+from dfer_zoo.runs import BEST, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHUFFLED = "shuffled"
 """Instead of a rule: the chosen checkpoint, tested with the frames of every clip shuffled."""
-
-RESAMPLES = 10_000
 
 ALPHA = 0.05
 """A contrast is decided where its p-value, adjusted for the number of contrasts of its question, is below this."""
@@ -43,9 +41,8 @@ class Evidence:
     """What the trainings on one set answered.
 
     Args:
-        answers: a row a clip: ``clip``, ``label``, ``fold`` (0 without folds), ``person``, and for every method, rule
-            and seed a column of `column`'s name with the ids of the classes answered, NaN where the clip's fold was
-            not trained.
+        answers: a row a clip: ``clip``, ``label``, ``fold`` (0 without folds), and for every method, rule and seed a
+            column of `column`'s name with the ids of the classes answered, NaN where the clip's fold was not trained.
         runs: a row a training and rule: ``method``, ``fold``, ``seed``, ``rule``, ``war``, ``uar`` (0..1),
             ``parameters``, ``test_set``.
     """
@@ -84,152 +81,104 @@ class Evidence:
                 )
         return evidence
 
-    def right(self, methods: Sequence[str], rule: str) -> tuple[pd.Series, pd.Series]:
-        """Return for each clip the share of right answers (NaN without any), and the number of trainings behind it.
+    def scores(self, methods: Sequence[str], rule: str = BEST) -> pd.DataFrame:
+        """Return WAR, UAR and tail recall (0..1) of each fold, the mean over methods and seeds.
 
         Args:
-            methods: over which the share is the mean.
+            methods: that all have answered a fold, or it is left out.
             rule: by which the checkpoints were chosen, or `SHUFFLED`.
 
         Raises:
             InputError: a method without answers.
         """
-        shares, counts = [], 0
+        tables = []
         for method in methods:
-            columns = [column for column in self.answers if column.startswith(f"{method}:{rule}:")]
-            if not columns:
+            seeds = [self.answers[column] for column in self.answers if column.startswith(f"{method}:{rule}:")]
+            if not seeds:
                 raise InputError(f"There are no answers of {method} by {rule}.")
-            said = self.answers[columns]
-            right = said.eq(self.answers["label"], axis=0).astype(float).where(said.notna())
-            shares.append(right.mean(axis=1))
-            counts = counts + said.notna().sum(axis=1)
-        return pd.concat(shares, axis=1).mean(axis=1, skipna=False), counts
+            tables.append(pd.concat([self._of_folds(said) for said in seeds]).groupby("fold").mean())
+        whole = pd.concat(tables, keys=range(len(tables)), names=["method"]).groupby("fold")
+        return whole.mean()[whole.size() == len(tables)]
+
+    def _of_folds(self, said: pd.Series) -> pd.DataFrame:
+        answered = self.answers[said.notna()]
+        rows = {fold: measured(said[clips.index], clips["label"]) for fold, clips in answered.groupby("fold")}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(MEASURES)).rename_axis("fold")
+
+    def seeds(self) -> pd.DataFrame:
+        """Return a row for each method and fold that was trained with several seeds: WAR of each, and its deviation."""
+        runs = self.runs[self.runs["rule"] == BEST]
+        rows = []
+        for (method, fold), group in runs.groupby(["method", "fold"], dropna=False, sort=False):
+            if len(group) > 1:
+                war = group.sort_values("seed")["war"].tolist()
+                rows.append({"method": method, "fold": fold, "war": war, "sd": float(np.std(war, ddof=1))})
+        return pd.DataFrame(rows, columns=["method", "fold", "war", "sd"])
 
 
-def seed_noise(evidence: Sequence[Evidence]) -> tuple[dict[str, float], int]:
-    """Return the standard deviation of a fold's WAR, UAR and tail recall between seeds, and its degrees of freedom.
-
-    The variance is pooled over all methods and folds that were trained with more than one seed.
-    """
-    squares, freedom = np.zeros(len(MEASURES)), 0
-    for one in evidence:
-        runs = one.runs[one.runs["rule"] == BEST]
-        for (method, fold), group in runs.groupby(["method", "fold"], dropna=False):
-            if len(group) < 2:
-                continue
-            clips = one.answers[one.answers["fold"] == (0 if pd.isna(fold) else fold)]
-            right = [clips[one.column(method, BEST, seed)] == clips["label"] for seed in group["seed"]]
-            scores = measured(np.array(right, float), clips["label"].to_numpy())
-            squares += ((scores - scores.mean(0)) ** 2).sum(0)
-            freedom += len(group) - 1
-    deviations = np.sqrt(squares / freedom) if freedom else np.zeros(len(MEASURES))
-    return dict(zip(MEASURES, map(float, deviations), strict=True)), freedom
+def measured(said: pd.Series, label: pd.Series) -> list[float]:
+    """Return WAR, UAR and tail recall (NaN without such clips) of answers to clips."""
+    right = (said == label).to_numpy()
+    war, uar = statistics.scores([right], label)[0]
+    tail = label.isin([EMOTIONS.index(name) for name in TAIL]).to_numpy()
+    return [war, uar, statistics.scores([right[tail]], label[tail])[0][1] if tail.any() else np.nan]
 
 
-def measured(right: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return WAR, UAR and tail recall ``(M, 3)`` of shares of right answers ``(M, n)``."""
-    return np.concatenate([statistics.scores(right, label), _tail(statistics.scores, right, label)], axis=1)
-
-
-def _tail(score: Any, right: np.ndarray, label: np.ndarray, *more: np.ndarray, **options: Any) -> np.ndarray:
-    """Return the mean recall of the tail classes: UAR of their clips alone, the last axis kept."""
-    tail = np.isin(label, [EMOTIONS.index(name) for name in TAIL])
-    return score(right[:, tail], label[tail], *(part[tail] for part in more), **options)[..., 1:]
-
-
-def resampled(
-    right: np.ndarray,
-    clips: pd.DataFrame,
-    trainings: np.ndarray,
-    noise: Mapping[str, float],
-    seed: int = 0,
-) -> np.ndarray:
-    """Return WAR, UAR and tail recall ``(RESAMPLES, M, 3)`` as they might have come out.
-
-    Args:
-        right: ``(M, n)`` shares of right answers.
-        clips: ``label``, ``fold`` and ``person`` of the n clips.
-        trainings: ``(M, n)`` number of trainings behind each share.
-        noise: standard deviation between seeds; empty for none.
-        seed: of the draws.
-    """
-    label, fold, person = (clips[name].to_numpy() for name in ("label", "fold", "person"))
-    options = {"resamples": RESAMPLES, "seed": seed}
-    samples = np.concatenate(
-        [
-            statistics.bootstrap(right, label, fold, person, **options),
-            _tail(statistics.bootstrap, right, label, fold, person, **options),
-        ],
-        axis=2,
-    )
-    if noise:
-        # a fold of share w with k trainings adds w^2 s^2 / k to the variance of the whole
-        sizes = clips.groupby("fold")["label"].transform("size").to_numpy()
-        variance = (sizes / len(clips) ** 2 / trainings).sum(1)  # each clip of a fold of size m gives 1 / m of w^2
-        deviation = np.array([noise[measure] for measure in MEASURES])
-        rng = np.random.default_rng([seed, 1])
-        samples = samples + rng.normal(size=samples.shape) * np.sqrt(variance)[:, None] * deviation
-    return samples
-
-
-def contrast(evidence: Evidence, noise: Mapping[str, float], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `new` has above `old` on the clips that both answered.
+def contrast(evidence: Evidence, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `new` has above `old`: the mean over the folds that both were trained on, with its interval.
 
     Args:
         evidence: of the set.
-        noise: see `seed_noise`.
         spec: ``new`` and ``old``, each a method or a list of methods (their mean), and ``new_rule`` and ``old_rule``
             where they are not the choice on validation clips. Without ``old``: ``new`` by itself.
+
+    Raises:
+        InputError: a method without answers, or no fold that both have.
     """
-    sides = [
-        ([names] if isinstance(names, str) else list(names), spec.get(f"{side}_rule", BEST))
+    from scipy.stats import t
+
+    tables = [
+        evidence.scores([names] if isinstance(names, str) else names, spec.get(f"{side}_rule", BEST))
         for side in ("new", "old")
         if (names := spec.get(side))
     ]
-    shares, counts = zip(*(evidence.right(*side) for side in sides), strict=True)
-    kept = pd.concat(shares, axis=1).notna().all(axis=1).to_numpy()
-    clips = evidence.answers[kept]
-    right = np.stack([share[kept] for share in shares]).astype(float)
-    same = len(sides) == 2 and sides[0][0] == sides[1][0]  # the same trainings: their luck cancels
-    samples = resampled(right, clips, np.stack([count[kept] for count in counts]), {} if same else noise)
-    scores = measured(right, clips["label"].to_numpy())
-    signs = np.array([1, -1])[: len(sides)]
-    value, drawn = np.tensordot(signs, scores, 1), np.tensordot(samples, signs, (1, 0))
-    folds = clips["fold"].nunique()
-    low, high = statistics.interval(drawn, clips["person"].nunique(), folds)
-    row = {"clips": len(clips), "people": clips["person"].nunique(), "folds": folds}
-    for place, measure in enumerate(MEASURES):
-        row |= {measure: value[place], f"{measure}_low": low[place], f"{measure}_high": high[place]}
-        if len(sides) == 2:
-            below, above = np.mean(drawn[:, place] <= 0), np.mean(drawn[:, place] >= 0)
-            row[f"{measure}_p"] = min(1.0, 2 * (min(below, above) + 1 / RESAMPLES))
+    folds = (tables[0] - tables[1] if len(tables) > 1 else tables[0]).dropna(how="all")
+    if not len(folds):
+        raise InputError(f"{spec['new']} and {spec['old']} were trained on no common fold.")
+    row: dict[str, Any] = {"folds": len(folds)}
+    for measure in MEASURES:
+        values = folds[measure].to_numpy()
+        value, error = values.mean(), values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+        reach = error * t.ppf(0.975, len(values) - 1)
+        row |= {measure: value, f"{measure}_low": value - reach, f"{measure}_high": value + reach}
+        if len(tables) > 1:
+            # no fold differs at all: nothing speaks for a difference
+            row[f"{measure}_p"] = 2 * t.sf(abs(value) / error, len(values) - 1) if error else float(value == 0)
     return row
 
 
-def answer(question: Mapping[str, Any], evidence: Mapping[str, Evidence], noise: Mapping[str, float]) -> pd.DataFrame:
+def answer(question: Mapping[str, Any], evidence: Mapping[str, Evidence]) -> pd.DataFrame:
     """Return a row for each contrast of a question whose trainings are there.
 
     Args:
         question: ``asks``, ``measure`` (what decides; WAR by default) and ``contrasts``, each as `contrast` takes them
             with its ``set``.
         evidence: by set.
-        noise: see `seed_noise`.
     """
     rows = []
     for spec in question["contrasts"]:
         try:
-            row = contrast(evidence[spec["set"]], noise, spec)
+            row = contrast(evidence[spec["set"]], spec)
         except (KeyError, InputError):  # not trained: another dataset, or an unfinished study
             continue
-        rows.append({"set": spec["set"], "compared": spec.get("name") or named(spec), **row})
+        rows.append({"set": spec["set"], "compared": named(spec), **row})
     table = pd.DataFrame(rows)
     if len(table):
         measure = question.get("measure", "war")
-        table["p_holm"] = statistics.holm(table[f"{measure}_p"])
+        p = table[f"{measure}_p"]
+        table["p_holm"] = statistics.holm(p.fillna(1)) if p.notna().any() else np.nan
         table["verdict"] = [
-            f"undecided in {MEASURES[measure]}"
-            if p >= ALPHA
-            else f"{MEASURES[measure]} {'up' if value > 0 else 'down'}"
+            f"{MEASURES[measure]} {'up' if value > 0 else 'down'}" if p < ALPHA else f"{MEASURES[measure]} undecided"
             for p, value in zip(table["p_holm"], table[measure], strict=True)
         ]
     return table
@@ -249,42 +198,42 @@ def named(spec: Mapping[str, Any]) -> str:
     return " - ".join(words)
 
 
-def score_table(methods: Sequence[str], evidence: Evidence, noise: Mapping[str, float]) -> pd.DataFrame:
-    """Return a row for each method: scores (0..1) with intervals, recalls, spread over folds, cost."""
+def score_table(methods: Sequence[str], evidence: Evidence) -> pd.DataFrame:
+    """Return a row for each method: scores (0..1) with intervals, recalls of all clips, parameters."""
     rows = []
     for method in methods:
         try:
-            row = contrast(evidence, noise, {"new": method})
+            row = contrast(evidence, {"new": method})
         except InputError:
             continue
-        right, _ = evidence.right([method], BEST)
-        label = evidence.answers["label"]
-        recall = {name: right[label == place].mean() for place, name in enumerate(EMOTIONS)}
-        runs = evidence.runs[(evidence.runs["method"] == method) & (evidence.runs["rule"] == BEST)]
-        spread = runs.groupby("fold", dropna=False)["war"].mean().std()
-        cost = {"parameters": float(runs["parameters"].astype(float).iloc[0])}
-        rows.append({"method": method, **row, **recall, "war_sd_folds": spread, "trainings": len(runs), **cost})
+        said, label = evidence.answers[Evidence.column(method, BEST, 0)], evidence.answers["label"]
+        recall = {name: (said == label)[(label == place) & said.notna()].mean() for place, name in enumerate(EMOTIONS)}
+        runs = evidence.runs[evidence.runs["method"] == method]
+        spread = evidence.scores([method]).std(ddof=1)
+        spreads = {f"{measure}_sd": spread[measure] for measure in ("war", "uar")}
+        rows.append({"method": method, **row, **spreads, **recall, "parameters": runs["parameters"].iloc[0]})
     return pd.DataFrame(rows)
 
 
-def score_grid(scores: pd.DataFrame, name: str) -> Grid:
+def score_grid(scores: pd.DataFrame, name: str, clips: int) -> Grid:
     """Return the table of the methods as people read it; percent."""
     cells = pd.DataFrame({"method": scores["method"]})
     for measure in ("war", "uar"):
         ends = (scores[column] for column in (measure, f"{measure}_low", f"{measure}_high"))
         cells[measure.upper()] = [points(*row) for row in zip(*ends, strict=True)]
-    cells["sd folds"] = ["-" if pd.isna(value) else f"{100 * value:.1f}" for value in scores["war_sd_folds"]]
+        cells[f"sd {measure.upper()}"] = [
+            "-" if pd.isna(value) else f"{100 * value:.1f}" for value in scores[f"{measure}_sd"]
+        ]
     for emotion in EMOTIONS:
         cells[emotion[:3]] = [f"{100 * value:.1f}" for value in scores[emotion]]
     cells["params M"] = ["-" if pd.isna(value) else f"{value / 1e6:.2f}" for value in scores["parameters"]]
-    first = scores.iloc[0]
-    title = f"Set {name}: {first['clips']} test clips of {first['people']} people in {first['folds']} folds; percent"
-    return Grid(title, cells, ("[ ]: 95 % interval; people and trainings drawn anew. sd folds: of WAR, in points.",))
+    title = f"Set {name}: {clips} test clips in {scores['folds'].max()} folds; mean over folds, percent"
+    return Grid(title, cells, ("[ ]: 95 % interval of the mean, Student's over folds; sd: between folds, in points.",))
 
 
 def answer_grid(table: pd.DataFrame, title: str) -> Grid:
     """Return the table of a question as people read it; points."""
-    cells = pd.DataFrame({"set": table["set"], "compared": table["compared"], "clips": table["clips"].astype(str)})
+    cells = pd.DataFrame({"set": table["set"], "compared": table["compared"], "folds": table["folds"].astype(str)})
     for measure, heading in MEASURES.items():
         ends = (table[column] for column in (measure, f"{measure}_low", f"{measure}_high"))
         cells[heading] = [points(*row, sign="+") for row in zip(*ends, strict=True)]
@@ -314,7 +263,7 @@ def draw(answers: Mapping[str, pd.DataFrame]) -> "Figure":
         places[1].tick_params(labelleft=False)
     for place, measure in zip(axes[-1], ("WAR", "UAR"), strict=True):
         place.set_xlabel(f"difference of {measure}, points")
-    caption(figure, "Bars: 95 % intervals, people and trainings drawn anew.")
+    caption(figure, "Bars: 95 % intervals, Student's over folds.")
     return figure
 
 
@@ -329,32 +278,30 @@ def conclude(content: Mapping[str, Any], evidence: Mapping[str, Evidence], resul
     """
     from dfer_zoo import figures
 
-    noise, freedom = seed_noise(list(evidence.values()))
-    grids, tables = [], {}
+    grids, tables, notes = [], {}, []
     for name, one in evidence.items():
-        scores = score_table(content["scores"].get(name, []), one, noise)
+        scores = score_table(content["scores"].get(name, []), one)
         if len(scores):
-            grids.append(score_grid(scores, name))
+            grids.append(score_grid(scores, name, len(one.answers)))
             write_text(results / f"scores-{name}.csv", scores.to_csv(index=False, float_format="%.6g"))
+        for row in one.seeds().to_dict("records"):
+            fold = "" if pd.isna(row["fold"]) else f", fold {row['fold']}"
+            wars = ", ".join(f"{100 * war:.1f}" for war in row["war"])
+            notes.append(f"Set {name}{fold}, {row['method']} with other seeds: WAR {wars}; sd {100 * row['sd']:.1f}.")
     for question in content["questions"]:
-        table = answer(question, evidence, noise)
+        table = answer(question, evidence)
         if len(table):
             tables[question["asks"]] = table
             grids.append(answer_grid(table, question["asks"]))
+    notes.append(
+        "Differences in points, the mean over folds; [ ]: 95 % interval, Student's over folds. Holm's p: within a "
+        f"question; the verdict is undecided from {ALPHA} on."
+    )
     wide = Console(width=max(console.width, WIDE))
     for grid in grids:
         wide.print(grid.rich())
-    spoken = ", ".join(f"{MEASURES[measure]} {100 * value:.1f}" for measure, value in noise.items())
-    notes = [
-        f"Standard deviation of a fold's scores between seeds, {freedom} degrees of freedom, in points: {spoken}."
-        if freedom
-        else "No method was trained with several seeds on a fold: the luck of training is not in the intervals.",
-        f"Intervals (95 %): people within folds and trainings drawn anew. Holm's p: within a question; the verdict is "
-        f"undecided from {ALPHA} on.",
-    ]
     text = "\n".join(grid.markdown() for grid in grids) + "".join(f"\n- {note}" for note in notes) + "\n"
     write_text(results / "findings.md", text)
-    write_json(results / "noise.json", {**noise, "degrees_of_freedom": freedom})
     together = [table.assign(question=asks) for asks, table in tables.items()]
     if together:
         write_text(results / "findings.csv", pd.concat(together).to_csv(index=False, float_format="%.6g"))

@@ -26,7 +26,6 @@ from dfer_zoo.jobs import Training, plan
 from dfer_zoo.results import Run, load_run
 from dfer_zoo.runs import BEST, CONFIG, write_text
 from dfer_zoo.synthetic import synthesize
-from dfer_zoo.synthetic.dataset import read_identities
 
 MAIN = "main"
 """The set that a real dataset takes the place of."""
@@ -145,7 +144,6 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
     """
     columns: dict[str, list[pd.Series]] = {}
     rows, clips = [], []
-    people = read_identities(load_run(paths[0]).root)
     for path in paths:
         chosen = load_run(path)
         tables = {rule: load_run(path, rule).predictions for rule in rules}
@@ -167,7 +165,6 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
             )
     answers = pd.concat(clips)
     answers = answers[~answers.index.duplicated()].sort_index()
-    answers["person"] = [people[clip][1] if people else place for place, clip in enumerate(answers.index)]
     for name, parts in columns.items():
         answers[name] = pd.concat(parts)
     return Evidence(answers.reset_index(names="clip"), pd.DataFrame(rows))

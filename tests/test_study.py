@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import yaml
 
 from dfer_zoo import stress, study
 from dfer_zoo.__main__ import main
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.findings import SHUFFLED, Evidence, contrast, measured, resampled, seed_noise
+from dfer_zoo.findings import SHUFFLED, Evidence, answer, contrast, measured
 from dfer_zoo.results import load_run
 from dfer_zoo.study import Study
 
@@ -101,7 +102,7 @@ def test_the_study_of_a_real_set_from_runs_to_answers(
     first = rows[(rows["compared"] == "m3dfel - r3d_18")].iloc[0]
 
     def share_right(method: str) -> float:
-        """The mean over clips of the mean over seeds."""
+        """The mean over clips, and so over folds of one size, of the mean over seeds."""
         right: dict[str, list[bool]] = {}
         for path in (tmp_path / "runs" / "main" / f"{method}-dfew").glob("fold*"):
             table = load_run(path).predictions
@@ -112,7 +113,8 @@ def test_the_study_of_a_real_set_from_runs_to_answers(
 
     assert first["war"] == pytest.approx(share_right("m3dfel") - share_right("r3d_18"), abs=1e-5)
     assert first["war_low"] < first["war"] < first["war_high"]
-    assert (first["folds"], first["clips"]) == (2, 28)
+    assert first["folds"] == 2
+    assert "fold 1, m3dfel with other seeds" in (tmp_path / "results" / "findings.md").read_text()
     shuffled = rows[rows["compared"] == "m3dfel (shuffled) - m3dfel"]
     assert len(shuffled) == 1
     assert (tmp_path / "results" / "configs" / "main" / "m3dfel.yaml").is_file()
@@ -148,7 +150,7 @@ def test_the_generated_study_from_nothing_to_answers(
     assert main(["study", "--out", str(tmp_path)]) == 0
     assert len(train_here) == 2
     evidence = Evidence.read(tmp_path / "results", "main")
-    assert len(set(evidence.answers["person"])) > 1, "the generator's people"
+    assert evidence.answers["fold"].tolist() == [1] * 7
     (run,) = (tmp_path / "runs" / "main" / "r3d_18-dfew").iterdir()
     (trial,) = stress.plan([load_run(run)], ["shuffle"], [5], 0)
     table = pd.read_csv(tmp_path / "results" / "findings.csv").set_index("question")
@@ -172,73 +174,72 @@ def made_up(clips: int = 200, folds: int = 2, seed: int = 0) -> Evidence:
     """Answers of two methods, right in about 60 and 50 of 100 clips; fold 1 of the first with three seeds."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 7, clips)
-    answers = pd.DataFrame(
-        {"clip": [f"{n:05d}" for n in range(clips)], "label": label, "fold": np.arange(clips) % folds + 1}
-    )
-    answers["person"] = answers["fold"] + folds * rng.integers(0, 10, clips)
+    fold = np.arange(clips) % folds + 1
+    answers = pd.DataFrame({"clip": [f"{n:05d}" for n in range(clips)], "label": label, "fold": fold})
     runs = []
     for method, good, seeds in (("a", 0.6, 3), ("b", 0.5, 1)):
         for number in range(seeds):
             said = np.where(rng.random(clips) < good, label, (label + 1) % 7).astype(float)
-            said[(answers["fold"] > 1) & (number > 0)] = np.nan
+            said[(fold > 1) & (number > 0)] = np.nan
             answers[Evidence.column(method, "best_val", number)] = said
-            for fold in range(1, folds + 1 if number == 0 else 2):
-                own = answers["fold"] == fold
-                war, uar, _ = measured(np.array([said[own] == label[own]]), label[own])[0]
-                runs.append(
-                    {"method": method, "fold": fold, "seed": number, "rule": "best_val", "war": war, "uar": uar}
-                )
+            for one in range(1, folds + 1 if number == 0 else 2):
+                own = fold == one
+                war, uar, _ = measured(pd.Series(said[own]), pd.Series(label[own]))
+                run = {"method": method, "fold": one, "seed": number, "rule": "best_val", "war": war, "uar": uar}
+                runs.append(run)
     return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, test_set="x"))
 
 
 def test_measures_are_those_of_a_plain_count() -> None:
-    label = np.array([0, 0, 5, 5, 5, 6, 1])
-    right = np.array([1, 0, 1, 1, 0, 1, 1])
-    war, uar, tail = measured(right[None], label)[0]
-    assert war == pytest.approx(5 / 7)
-    assert uar == pytest.approx((1 / 2 + 2 / 3 + 1 + 1) / 4)
-    assert tail == pytest.approx((2 / 3 + 1) / 2), "Disgust and Fear"
+    label = pd.Series([0, 0, 5, 5, 5, 6, 1])
+    said = label.where(pd.Series([1, 0, 1, 1, 0, 1, 1]).astype(bool), 2)
+    assert measured(said, label) == pytest.approx([5 / 7, (1 / 2 + 2 / 3 + 1 + 1) / 4, (2 / 3 + 1) / 2])
+    assert np.isnan(measured(said[:2], label[:2])[2]), "neither Disgust nor Fear"
 
 
-def test_the_luck_of_training_adds_the_variance_of_independent_trainings() -> None:
-    clips = pd.DataFrame({"label": [0, 5, 6] * 40, "fold": [1] * 90 + [2] * 30, "person": range(120)})
-    right = np.ones((1, 120))  # drawing people anew changes nothing
-    trainings = np.where(clips["fold"] == 1, 3, 1)[None]
-    noise = {"war": 0.02, "uar": 0.03, "tail": 0.05}
-    samples = resampled(right, clips, trainings, noise)
-    share = np.sqrt(0.75**2 / 3 + 0.25**2 / 1)
-    assert samples.std(axis=0)[0] == pytest.approx(share * np.array([0.02, 0.03, 0.05]), rel=0.03)
-    assert samples.mean(axis=0)[0] == pytest.approx(np.ones(3), abs=0.003)
-    assert not resampled(right, clips, trainings, {}).std(axis=0).any()
+def test_a_contrast_is_students_t_over_the_folds() -> None:
+    evidence = made_up(600, folds=5)
+    row = contrast(evidence, {"new": "a", "old": "b"})
+    differences = []
+    for fold in range(1, 6):
+        own = evidence.answers[evidence.answers["fold"] == fold]
+        a = [(own[f"a:best_val:{s}"] == own["label"]).mean() for s in range(3 if fold == 1 else 1)]
+        differences.append(np.mean(a) - (own["b:best_val:0"] == own["label"]).mean())
+    expected = scipy.stats.ttest_1samp(differences, 0)
+    interval = expected.confidence_interval(0.95)
+    assert row["folds"] == 5
+    assert row["war"] == pytest.approx(np.mean(differences))
+    assert (row["war_low"], row["war_high"]) == pytest.approx((interval.low, interval.high))
+    assert row["war_p"] == pytest.approx(expected.pvalue)
 
 
-def test_seed_noise_is_the_pooled_deviation_of_repeated_trainings() -> None:
-    evidence = made_up()
-    noise, freedom = seed_noise([evidence])
-    runs = evidence.runs.query("method == 'a' and fold == 1")
-    assert freedom == 2
-    assert noise["war"] == pytest.approx(runs["war"].std())
-    assert noise["uar"] == pytest.approx(runs["uar"].std())
-    assert seed_noise([])[1] == 0
-
-
-def test_a_contrast_is_paired_on_the_clips_that_both_answered() -> None:
+def test_only_folds_that_both_were_trained_on_count() -> None:
     evidence = made_up(400)
     evidence.answers.loc[evidence.answers["fold"] == 2, "b:best_val:0"] = np.nan
-    row = contrast(evidence, {}, {"new": "a", "old": "b"})
-    own = evidence.answers[evidence.answers["fold"] == 1]
-    right = [
-        own[[f"{m}:best_val:{s}" for s in range(n)]].eq(own["label"], axis=0).mean(axis=1)
-        for m, n in (("a", 3), ("b", 1))
-    ]
-    assert row["war"] == pytest.approx(right[0].mean() - right[1].mean())
-    assert (row["clips"], row["folds"], row["people"]) == (200, 1, own["person"].nunique())
-    wider = contrast(evidence, {"war": 0.05, "uar": 0.05, "tail": 0.05}, {"new": "a", "old": "b"})
-    assert wider["war_high"] - wider["war_low"] > 1.5 * (row["war_high"] - row["war_low"])
-    itself = contrast(evidence, {"war": 0.05, "uar": 0.05, "tail": 0.05}, {"new": "a", "old": "a"})
+    row = contrast(evidence, {"new": "a", "old": "b"})
+    assert row["folds"] == 1
+    assert np.isnan(row["war_low"]), "one fold says nothing of how sure it is"
+    itself = contrast(evidence, {"new": "a", "old": "a"})
     assert (itself["war"], itself["war_low"], itself["war_p"]) == (0, 0, 1)
+    both = contrast(evidence, {"new": ["a", "b"], "old": "b"})
+    assert both["war"] == pytest.approx(row["war"] / 2)
     with pytest.raises(InputError, match="no answers of c"):
-        contrast(evidence, {}, {"new": "c", "old": "a"})
+        contrast(evidence, {"new": "c", "old": "a"})
+
+
+def test_what_was_not_trained_is_left_out_of_an_answer() -> None:
+    specs = [{"set": "main", "new": "a", "old": "b"}, {"set": "main", "new": "c", "old": "b"}, {"set": "x", "new": "a"}]
+    table = answer({"contrasts": specs}, {"main": made_up(3000, folds=5)})
+    assert table["compared"].tolist() == ["a - b"]
+    assert table["verdict"].tolist() == ["WAR up"]
+
+
+def test_trainings_with_other_seeds_are_told() -> None:
+    evidence = made_up()
+    (row,) = evidence.seeds().to_dict("records")
+    war = evidence.runs.query("method == 'a' and fold == 1")["war"]
+    assert (row["method"], row["fold"], row["war"]) == ("a", 1, war.tolist())
+    assert row["sd"] == pytest.approx(war.std())
 
 
 def test_evidence_that_does_not_give_its_scores_is_refused(tmp_path: Path) -> None:
