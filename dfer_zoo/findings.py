@@ -247,8 +247,9 @@ def draw(answers: Mapping[str, pd.DataFrame]) -> "Figure":
     from dfer_zoo.figures.comparison import forest
     from dfer_zoo.figures.style import PAGE, caption, new_figure
 
-    heights = [len(table) + 1.2 for table in answers.values()]
-    figure, axes = new_figure(len(answers), 2, PAGE, 0.6 + 0.175 * sum(heights), heights)
+    heights = [len(table) + 0.3 for table in answers.values()]
+    # titles and ticks take the same room in each
+    figure, axes = new_figure(len(answers), 2, PAGE, 0.4 + 0.42 * len(answers) + 0.13 * sum(heights), heights)
     for places, (title, table) in zip(axes, answers.items(), strict=True):
         labels = [f"{compared}, {name}" for compared, name in zip(table["compared"], table["set"], strict=True)]
         for place, measure in zip(places, ("war", "uar"), strict=True):
@@ -258,7 +259,7 @@ def draw(answers: Mapping[str, pd.DataFrame]) -> "Figure":
                 place,
             )
             place.axvline(0, color="black", linewidth=0.6)
-            place.tick_params(labelsize=6)
+            place.tick_params(labelsize=5.5)
         places[0].set_title(title, fontsize=7, loc="left")
         places[1].tick_params(labelleft=False)
     for place, measure in zip(axes[-1], ("WAR", "UAR"), strict=True):
