@@ -32,8 +32,11 @@ def read_table(name: str, quick: bool = False) -> dict[str, Any]:
     """
     table = yaml.safe_load(recipe("ablations", name).read_text(encoding="utf-8"))
     for row in table["rows"]:
-        if quick and "quick" in table:  # options that the other runs of the row's method do not have
-            row |= {"options": {**row["options"], **table["quick"]}, "method": f"{name}_{row['name']}"}
+        own = row.pop("quick", {})
+        if quick:
+            row["options"] |= table.get("quick", {}) | own
+            if "quick" in table:  # options that the other runs of the row's method do not have
+                row["method"] = f"{name}_{row['name']}"
         row.setdefault("method", f"{name}_{row['name']}")
     return table
 

@@ -128,6 +128,15 @@ def test_the_quick_recipe_can_have_its_own_options(
     assert [row["method"] for row in read_table("m3dfel-bags")["rows"]][2] == "m3dfel"
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_rows_without_a_recurrent_layer_start_without_its_gain(table: str) -> None:
+    plain = {"model.lstm": False, "model.wian": False, "model.aggregation": "average", "model.instances": 1}
+    for row in read_table(table, quick=True)["rows"]:
+        without = any(row["options"].get(option) == value for option, value in plain.items())
+        assert row["options"].get("model.classifier_gain") == (1 if without else None)
+    assert "classifier_gain" not in str(read_table(table))
+
+
 def test_an_unknown_table_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablation", "--table", "nothing"]) == 2
     assert f"There are: {', '.join(TABLES)}" in " ".join(capsys.readouterr().err.split())
