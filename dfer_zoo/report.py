@@ -92,13 +92,13 @@ class Grid:
 def points(share: float, low: float | None = None, high: float | None = None, sign: str = "") -> str:
     """Print a share as percent, with its interval where given; a dash where there is none.
 
-    >>> points(0.7643, 0.69, 0.836), points(-0.02, -0.1, 0.06, sign="+")
-    ('76.43 [69.0, 83.6]', '-2.00 [-10.0, +6.0]')
+    >>> points(0.7643, 0.69, 0.836), points(-0.02, -0.1, 0.06, sign="+"), points(-1e-9, sign="+")
+    ('76.43 [69.0, 83.6]', '-2.00 [-10.0, +6.0]', '+0.00')
     """
     if pd.isna(share):
         return "-"
     ends = "" if low is None or pd.isna(low) else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-    return f"{100 * share:{sign}.2f}{ends}"
+    return f"{round(100 * share, 2) + 0.0:{sign}.2f}{ends}"  # no negative zero
 
 
 def p_value(p: float) -> str:

@@ -1,5 +1,6 @@
 """The study: its plan, its evidence, its answers, and that README prints no number that the evidence does not give."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import scipy.stats
 import yaml
 
-from dfer_zoo import stress, study
+from dfer_zoo import findings, stress, study
 from dfer_zoo.__main__ import main
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
@@ -253,3 +254,40 @@ def test_evidence_that_does_not_give_its_scores_is_refused(tmp_path: Path) -> No
     (tmp_path / "answers-main.csv").write_text("\n".join([text[0], ",".join(cells), *text[2:]]))
     with pytest.raises(DataError, match="answered"):
         Evidence.read(tmp_path, "main")
+
+
+def test_committed_answers_follow_from_the_committed_evidence() -> None:
+    evidence = {
+        path.stem.removeprefix("answers-"): Evidence.read(RESULTS, path.stem.removeprefix("answers-"))
+        for path in sorted(RESULTS.glob("answers-*.csv"))
+    }
+    assert set(evidence) == set(PLAN["sets"]) - {"shared"}
+    committed = pd.read_csv(RESULTS / "findings.csv")
+    for asks, question in QUESTIONS.items():
+        table = answer(question, evidence)
+        assert len(table) == len(question["contrasts"]), "all of it was trained"
+        kept = committed[committed["question"] == asks].reset_index(drop=True)
+        assert kept["compared"].tolist() == table["compared"].tolist()
+        assert kept["verdict"].tolist() == table["verdict"].tolist()
+        for measure in findings.MEASURES:
+            for column in (measure, f"{measure}_low", f"{measure}_high"):
+                np.testing.assert_allclose(kept[column], table[column], atol=1e-5)
+    configs = {
+        path.relative_to(RESULTS / "configs").with_suffix("").as_posix() for path in RESULTS.glob("configs/*/*.yaml")
+    }
+    assert configs == {f"{name}/{method}" for name, one in evidence.items() for method in one.runs["method"].unique()}
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", *(f"experiments/model/{name}.md" for name in ("m3dfel", "micacl", "hdf"))]
+)
+def test_texts_print_what_the_evidence_says(path: str) -> None:
+    section = (CHECKOUT / path).read_text().partition("\n## What we found\n")[2].partition("\n## ")[0]
+    found = (RESULTS / "findings.md").read_text()
+    intervals = re.findall(r"[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]", section)
+    assert len(intervals) >= (len(PLAN["questions"]) if path == "README.md" else 2)
+    for interval in intervals:
+        assert interval in found, interval
+    known = set(re.findall(r"\d+(?:\.\d+)?", found + (CHECKOUT / "experiments" / "study.yaml").read_text()))
+    for number in re.findall(r"(?<![\w.])\d+\.\d+", section):
+        assert number in known, f"{number} is not in experiments/results/findings.md"
