@@ -180,7 +180,8 @@ class DFERCLI(LightningCLI):
             InputError: another process is training the run.
         """
         run, last = choose_version(self.identity())
-        if rank_zero_only.rank == LightningEnvironment().node_rank() == 0:  # of several devices, the first holds it
+        # of several devices, the first holds it; a trial of a few steps writes nothing
+        if rank_zero_only.rank == LightningEnvironment().node_rank() == 0 and not self.config.fit.trainer.fast_dev_run:
             self.held.enter_context(alone_in(run, "trained"))
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
