@@ -269,7 +269,7 @@ def draw(answers: Mapping[str, pd.DataFrame]) -> "Figure":
 
 
 def conclude(content: Mapping[str, Any], evidence: Mapping[str, Evidence], results: Path, console: Console) -> None:
-    """Compute, show and write the answers: ``findings.md``, ``findings.csv``, ``scores.csv`` and ``findings.png``.
+    """Compute, show and write the answers: ``findings.md``, ``.csv``, ``.png`` and ``scores-<set>.csv``.
 
     Args:
         content: of ``experiments/study.yaml``.

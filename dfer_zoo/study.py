@@ -124,14 +124,11 @@ def read_plan() -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def shuffle_frames(runs: Sequence[Run]) -> dict[Path, pd.DataFrame]:
-    """Test the runs' chosen checkpoints with the frames of every clip shuffled, once; return their predictions."""
-    found = {}
-    for run in runs:
-        (trial,) = stress.plan([run], ["shuffle"], [max(stress.STRENGTHS)], seed=0)
-        stress.carry_out([trial])
-        found[run.path] = pd.read_csv(run.path / "evaluations" / f"{trial.name}.csv", dtype={"clip": str})
-    return found
+def shuffle_frames(run: Run) -> pd.DataFrame:
+    """Test a run's chosen checkpoint with the frames of every clip shuffled, once; return its predictions."""
+    (trial,) = stress.plan([run], ["shuffle"], [max(stress.STRENGTHS)], seed=0)
+    stress.carry_out([trial])
+    return pd.read_csv(run.path / "evaluations" / f"{trial.name}.csv", dtype={"clip": str})
 
 
 def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str]) -> Evidence:
@@ -148,7 +145,7 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
         chosen = load_run(path)
         tables = {rule: load_run(path, rule).predictions for rule in rules}
         if chosen.method in shuffled:
-            tables |= {SHUFFLED: shuffle_frames([chosen])[path]}
+            tables |= {SHUFFLED: shuffle_frames(chosen)}
         for rule, table in tables.items():
             name = Evidence.column(chosen.method, rule, chosen.seed)
             said = pd.Series(table[list(EMOTIONS)].to_numpy().argmax(1), index=table["clip"])
@@ -223,8 +220,7 @@ def keep(todo: Study, results: Path) -> None:
         shuffled = todo.content["shuffled"]["methods"] if name == todo.content["shuffled"]["set"] else []
         evidence[name] = gather(paths, [BEST, *todo.content["rules"]], shuffled)
         evidence[name].write(results, name)
-        for path in paths:
+        for path in reversed(paths):  # folds and seeds of a method differ in nothing else: its first stands for them
             target = results / "configs" / name / f"{load_run(path).method}.yaml"
-            if not target.is_file():
-                write_text(target, (path / CONFIG).read_text(encoding="utf-8"))
+            write_text(target, (path / CONFIG).read_text(encoding="utf-8"))
     conclude(todo.content, evidence, results, console)

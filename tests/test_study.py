@@ -15,7 +15,7 @@ from dfer_zoo.__main__ import main
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.findings import SHUFFLED, Evidence, answer, contrast, measured
-from dfer_zoo.results import load_run
+from dfer_zoo.results import Run, load_run
 from dfer_zoo.study import Study
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout", "quick_measurement")]
@@ -82,8 +82,8 @@ def test_the_study_of_a_real_set_from_runs_to_answers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def other_rule(runs: list) -> dict[Path, pd.DataFrame]:
-        return {run.path: load_run(run.path, "last").predictions for run in runs}
+    def other_rule(run: Run) -> pd.DataFrame:
+        return load_run(run.path, "last").predictions
 
     small = {
         **PLAN,
