@@ -45,7 +45,10 @@ from dfer_zoo.runs import (
     write_json,
 )
 
-TRAINING_ONLY = {"batch_size", "workers", "balanced", "crop_scale", "flip", "jitter", "hue", "color", "on_error"}
+TRAINING_ONLY = {
+    *("batch_size", "workers", "balanced", "on_error"),
+    *("crop_scale", "flip", "jitter", "hue", "color", "augment_on"),
+}
 """Options of the data that change no test clip."""
 
 SPLITS = {"fit": "test", "validate": "val", "test": "test", "predict": "predict"}

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from dfer_zoo.data import sampling
 from dfer_zoo.data.batches import ClipBatches
 from dfer_zoo.data.corruptions import Corruption
+from dfer_zoo.data.device import Maps, augment, maps_of
 from dfer_zoo.data.reading import FrameFolder, VideoFile
 from dfer_zoo.data.store import PackedClip, Store, is_packed
-from dfer_zoo.data.transforms import Augmentation, Evaluation
+from dfer_zoo.data.transforms import Augmentation, Draw, Evaluation
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 
@@ -45,6 +46,8 @@ class Batch(NamedTuple):
     """The clips' names in their dataset."""
     left_out: dict[str, str]
     """Clips that could not be read and what was wrong; another clip of the batch stands in for each."""
+    maps: Maps | None = None
+    """Where `video` holds whole frames: what turns them into what the net sees."""
 
 
 class ClipDataset(Dataset):
@@ -61,6 +64,7 @@ class ClipDataset(Dataset):
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
         corruption: of the clip after `transform`.
         leave_out: let another clip of the batch stand in for one that cannot be read.
+        whole_frames: leave the transform, an `Augmentation`, to the device; all frames are of one size then.
         seed: of all that is random.
     """
 
@@ -72,6 +76,7 @@ class ClipDataset(Dataset):
         random_frames: bool = False,
         corruption: Corruption | None = None,
         leave_out: bool = False,
+        whole_frames: bool = False,
         seed: int = 0,
     ) -> None:
         self.names = clips["name"].tolist()
@@ -82,6 +87,7 @@ class ClipDataset(Dataset):
         self.random_frames = random_frames
         self.corruption = corruption
         self.leave_out = leave_out
+        self.whole_frames = whole_frames
         self.seed = seed
 
     def __len__(self) -> int:
@@ -93,6 +99,11 @@ class ClipDataset(Dataset):
 
     def clip(self, index: int, view: int = 0) -> np.ndarray:
         """Return a view of clip `index`: ``(T, size, size, 3)`` uint8."""
+        clip = self.transform(*self.read(index, view))
+        return clip if self.corruption is None else self.corruption(clip, self.names[index])
+
+    def read(self, index: int, view: int = 0) -> tuple[list[np.ndarray], np.random.Generator]:
+        """Return the frames of a view of clip `index`, whole, and the source of all else that is random about it."""
         rng = self.generator(index, view)
 
         def choose(count: int) -> np.ndarray:
@@ -100,8 +111,7 @@ class ClipDataset(Dataset):
                 return sampling.one_per_segment(count, self.frames, rng)
             return sampling.centred(count, self.frames)
 
-        clip = self.transform(self.sources[index].read(choose), rng)
-        return clip if self.corruption is None else self.corruption(clip, self.names[index])
+        return self.sources[index].read(choose), rng
 
     def __getitem__(self, batch: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of the given (view, index) pairs, as `ClipBatches` yields them.
@@ -110,11 +120,17 @@ class ClipDataset(Dataset):
             DataError: a clip that cannot be read; with `leave_out`, a batch without a clip that can be.
         """
         clips: list[np.ndarray] = []
+        draws: list[Draw] = []
         indices: list[int] = []
         left_out: dict[str, str] = {}
         for view, index in batch:
             try:
-                clips.append(self.clip(index, view))
+                if self.whole_frames:
+                    frames, rng = self.read(index, view)
+                    clips.append(np.stack(frames))
+                    draws.append(self.transform.draw(frames[0], rng))
+                else:
+                    clips.append(self.clip(index, view))
                 indices.append(index)
             except DataError as error:
                 if not self.leave_out:
@@ -128,6 +144,7 @@ class ClipDataset(Dataset):
             torch.from_numpy(self.labels[[indices[i] for i in places]]),
             [self.names[indices[i]] for i in places],
             left_out,
+            maps_of([draws[i] for i in places], *clips[0].shape[1:3], self.transform.size) if draws else None,
         )
 
 
@@ -171,6 +188,9 @@ class DFERData(L.LightningDataModule):
         jitter: strength of brightness, contrast and saturation jitter in training.
         hue: strength of hue jitter in training, in turns (at most 0.5).
         color: ``affine`` (one linear colour map a clip, fast) or ``exact`` (torchvision's operations).
+        augment_on: ``loader``: its processes crop, resize, flip and jitter. ``device``: they draw what is to be done,
+            and the device that trains does it to the whole batch; for GPUs that wait for the loader. It takes a packed
+            store of pixels and ``color: affine``, and differs from the loader by rounding alone.
         shuffle_frames: shuffle the frames of clips at evaluation: what a model loses by it, it knew from time.
         on_error: ``raise`` stops at a training clip that is missing or damaged; ``skip`` leaves it out, lists it in the
             run's ``left_out.csv``, and stops above 1 % of the clips. Clips that are evaluated always raise.
@@ -204,6 +224,7 @@ class DFERData(L.LightningDataModule):
         jitter: float = 0.4,
         hue: float = 0.1,
         color: Literal["affine", "exact"] = "affine",
+        augment_on: Literal["loader", "device"] = "loader",
         shuffle_frames: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         workers: int = 2,
@@ -219,10 +240,11 @@ class DFERData(L.LightningDataModule):
         _check("jitter", jitter, jitter >= 0, "0 or more")
         _check("hue", hue, 0 <= hue <= 0.5, "0 to 0.5")
         _check("workers", workers, workers >= 0, "0 or more")
+        _check("color", color, color == "affine" or augment_on == "loader", "affine, with data.augment_on device")
         self.root = Path(root)
         self.frames, self.size, self.batch_size = frames, size, batch_size
         self.val_fraction, self.split_seed, self.balanced = val_fraction, split_seed, balanced
-        self.on_error, self.workers, self.seed = on_error, workers, seed
+        self.augment_on, self.on_error, self.workers, self.seed = augment_on, on_error, workers, seed
         self.corruption = Corruption("shuffle", 1.0, seed) if shuffle_frames else None
         self.augmentation = Augmentation(size, tuple(crop_scale), flip=flip, jitter=jitter, hue=hue, color=color)
         self.test_each_epoch = False
@@ -328,6 +350,14 @@ class DFERData(L.LightningDataModule):
             self._check_training_clips()
 
     def _check_training_clips(self) -> None:
+        pixels = all(
+            isinstance(clip, PackedClip) and clip.store.offsets is None for clip in self.clips("train")["source"]
+        )
+        if self.augment_on == "device" and not pixels:
+            raise InputError(
+                f"data.augment_on is device, which takes a packed store of pixels; {self.root} is none. Make one with "
+                "`dfer-zoo pack`, or add --data.augment_on loader."
+            )
         test = set(self.read_split("test")["name"])
         seen = [name for split in ("train", "val") for name in self.clips(split)["name"] if name in test]
         if seen:
@@ -350,6 +380,7 @@ class DFERData(L.LightningDataModule):
             random_frames=training,
             corruption=None if training else self.corruption,
             leave_out=training and self.on_error == "skip",
+            whole_frames=training and self.augment_on == "device",
             seed=self.seed,
         )
 
@@ -382,9 +413,15 @@ class DFERData(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the tensors; Lightning would look into every name, too."""
-        return batch._replace(
-            video=batch.video.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True)
-        )
+        maps = batch.maps and Maps(*(part.to(device, non_blocking=True) for part in batch.maps))
+        video, label = (part.to(device, non_blocking=True) for part in (batch.video, batch.label))
+        return batch._replace(video=video, label=label, maps=maps)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment on the device what the loader has left to it."""
+        if batch.maps is None:
+            return batch
+        return batch._replace(video=augment(batch.video, batch.maps), maps=None)
 
     def train_dataloader(self) -> DataLoader:
         loader = self.loader("train")

@@ -5,7 +5,7 @@ Frames are ``(H, W, 3)`` uint8 RGB arrays, possibly of different sizes; clips ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,12 +31,25 @@ def crop_and_resize(frames: Sequence[np.ndarray], boxes: Sequence[Box], size: in
     regions = []
     for frame, (left, top, wide, high) in zip(frames, boxes, strict=True):
         height, width = frame.shape[:2]
-        x0, y0 = round(left * width), round(top * height)
-        x1, y1 = max(round((left + wide) * width), x0 + 1), max(round((top + high) * height), y0 + 1)
-        regions.append(frame[min(y0, height - 1) : y1, min(x0, width - 1) : x1])
+        regions.append(frame[slice(*pixels(top, high, height)), slice(*pixels(left, wide, width))])
     if len({region.shape for region in regions}) > 1:
         return np.concatenate([_resize(region[np.newaxis].copy(), size) for region in regions])
     return _resize(np.stack(regions), size)  # frames of one size, as they mostly are: one call for all
+
+
+def pixels(start: float, length: float, side: int) -> tuple[int, int]:
+    """Return the first pixel of a stretch of a side, and the one behind its last: at least one pixel.
+
+    Args:
+        start: share of the side, 0 to 1.
+        length: share of the side.
+        side: in pixels.
+
+    >>> pixels(0.25, 0.5, 8), pixels(1.0, 0.0, 8)
+    ((2, 6), (7, 8))
+    """
+    first = min(round(start * side), side - 1)
+    return first, max(round((start + length) * side), first + 1)
 
 
 def _resize(clip: np.ndarray, size: int) -> np.ndarray:
@@ -70,6 +83,17 @@ class Evaluation:
         return crop_and_resize(frames, [centre_square(frame) for frame in frames], self.size)
 
 
+class Draw(NamedTuple):
+    """What is random about a view of a clip; see `Augmentation`."""
+
+    box: Box
+    flip: bool
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random view of a clip, the same for all its frames: resized crop, horizontal flip, colour jitter.
@@ -97,16 +121,21 @@ class Augmentation:
 
     def __call__(self, frames: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """Return ``(T, size, size, 3)`` uint8, a function of the frames and of the state of `rng`."""
-        box = self.draw_box(frames[0].shape[1] / frames[0].shape[0], rng)
-        clip = crop_and_resize(frames, [box] * len(frames), self.size)
-        if rng.random() < self.flip:
+        drawn = self.draw(frames[0], rng)
+        clip = crop_and_resize(frames, [drawn.box] * len(frames), self.size)
+        if drawn.flip:
             clip = cv2.flip(_tall(clip), 1).reshape(clip.shape)
         if self.jitter == 0 and self.hue == 0:
             return clip
-        brightness, contrast, saturation = rng.uniform(max(0.0, 1 - self.jitter), 1 + self.jitter, size=3)
-        shift = rng.uniform(-self.hue, self.hue)
         recolor = affine_color if self.color == "affine" else exact_color
-        return recolor(clip, brightness, contrast, saturation, shift)
+        return recolor(clip, *drawn[2:])
+
+    def draw(self, frame: np.ndarray, rng: np.random.Generator) -> Draw:
+        """Draw a view of a clip with frames such as this one."""
+        box = self.draw_box(frame.shape[1] / frame.shape[0], rng)
+        flip = rng.random() < self.flip
+        factors = rng.uniform(max(0.0, 1 - self.jitter), 1 + self.jitter, size=3)
+        return Draw(box, flip, *factors, rng.uniform(-self.hue, self.hue))
 
     def draw_box(self, aspect: float, rng: np.random.Generator) -> Box:
         """Draw a crop as shares of a frame whose width is `aspect` times its height; it always fits."""
@@ -127,11 +156,21 @@ def affine_color(clip: np.ndarray, brightness: float, contrast: float, saturatio
         saturation: factor about each pixel's grey value, 1 changes nothing.
         hue: rotation about the grey axis, in turns; 0 changes nothing.
     """
-    grey_mean = brightness * float(GREY @ cv2.mean(_tall(clip))[:3])
-    saturate = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), GREY)
-    matrix = hue_rotation(hue) @ saturate * (contrast * brightness)
-    offset = (1 - contrast) * grey_mean  # grey stays grey under saturation and rotation
+    matrix, share = color_map(brightness, contrast, saturation, hue)
+    offset = share * float(GREY @ cv2.mean(_tall(clip))[:3])
     return cv2.transform(_tall(clip), np.column_stack([matrix, np.full(3, offset)])).reshape(clip.shape)
+
+
+def color_map(brightness: float, contrast: float, saturation: float, hue: float) -> tuple[np.ndarray, float]:
+    """Return what `affine_color` does to RGB: a 3x3 matrix, and the share of the mean grey value added to each channel.
+
+    >>> matrix, share = color_map(brightness=0.5, contrast=1, saturation=1, hue=0)
+    >>> np.allclose(matrix, 0.5 * np.eye(3)), share
+    (True, 0.0)
+    """
+    saturate = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), GREY)
+    # grey stays grey under saturation and rotation
+    return hue_rotation(hue) @ saturate * (contrast * brightness), (1 - contrast) * brightness
 
 
 def _tall(clip: np.ndarray) -> np.ndarray:
