@@ -1,8 +1,12 @@
 """Answers to the questions of the study, computed from its evidence alone: differences, how sure they are, a verdict.
 
 Folds are the replicates: other training clips, other test clips, another training. The interval of a difference is
-Student's over the folds' differences, so it covers all three. Folds share training clips, which makes it a little too
-narrow; three folds make it wide.
+Student's over the folds' differences, so it covers all three. Folds share training clips, so their differences are not
+independent; the variance of the mean is enlarged for it, from s^2 / k to s^2 (1 / k + test clips / training clips).
+Where there is one split, the seeds are the replicates, and the interval covers the luck of training alone.
+
+Reference:
+    Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +34,8 @@ SHUFFLED = "shuffled"
 ALPHA = 0.05
 """A contrast is decided where its p-value, adjusted for the number of contrasts of its question, is below this."""
 
+INTERVAL = "Student's over folds, widened for the training clips that folds share (Nadeau and Bengio, 2003)"
+
 TAIL = ("Disgust", "Fear")
 """DFEW's two rarest classes."""
 
@@ -44,7 +50,7 @@ class Evidence:
         answers: a row a clip: ``clip``, ``label``, ``fold`` (0 without folds), and for every method, rule and seed a
             column of `column`'s name with the ids of the classes answered, NaN where the clip's fold was not trained.
         runs: a row a training and rule: ``method``, ``fold``, ``seed``, ``rule``, ``war``, ``uar`` (0..1),
-            ``parameters``, ``test_set``.
+            ``parameters``, ``test_set``, ``train_clips`` (validation clips among them), ``precision``, ``commit``.
     """
 
     answers: pd.DataFrame
@@ -82,10 +88,10 @@ class Evidence:
         return evidence
 
     def scores(self, methods: Sequence[str], rule: str = BEST) -> pd.DataFrame:
-        """Return WAR, UAR and tail recall (0..1) of each fold, the mean over methods and seeds.
+        """Return `measured` of every training, by fold and seed; the mean over methods.
 
         Args:
-            methods: that all have answered a fold, or it is left out.
+            methods: that all have answered with a fold and seed, or it is left out.
             rule: by which the checkpoints were chosen, or `SHUFFLED`.
 
         Raises:
@@ -93,17 +99,23 @@ class Evidence:
         """
         tables = []
         for method in methods:
-            seeds = [self.answers[column] for column in self.answers if column.startswith(f"{method}:{rule}:")]
-            if not seeds:
+            found = {
+                (fold, int(column.rpartition(":")[2])): measured(self.answers.loc[clips.index, column], clips["label"])
+                for column in self.answers
+                if column.startswith(f"{method}:{rule}:")
+                for fold, clips in self.answers[self.answers[column].notna()].groupby("fold")
+            }
+            if not found:
                 raise InputError(f"There are no answers of {method} by {rule}.")
-            tables.append(pd.concat([self._of_folds(said) for said in seeds]).groupby("fold").mean())
-        whole = pd.concat(tables, keys=range(len(tables)), names=["method"]).groupby("fold")
+            tables.append(pd.DataFrame(found).T.rename_axis(["fold", "seed"]))
+        whole = pd.concat(tables, keys=range(len(tables)), names=["method"]).groupby(["fold", "seed"])
         return whole.mean()[whole.size() == len(tables)]
 
-    def _of_folds(self, said: pd.Series) -> pd.DataFrame:
-        answered = self.answers[said.notna()]
-        rows = {fold: measured(said[clips.index], clips["label"]) for fold, clips in answered.groupby("fold")}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=list(MEASURES)).rename_axis("fold")
+    def shared(self, folds: Sequence[int]) -> float:
+        """Return the test clips of a fold as a share of its training clips; 0 where there is one split."""
+        if len(folds) < 2:
+            return 0.0
+        return (self.answers["fold"].isin(folds).sum() / len(folds)) / self.runs["train_clips"].mean()
 
     def seeds(self) -> pd.DataFrame:
         """Return a row for each method and fold that was trained with several seeds: WAR of each, and its deviation."""
@@ -116,44 +128,58 @@ class Evidence:
         return pd.DataFrame(rows, columns=["method", "fold", "war", "sd"])
 
 
-def measured(said: pd.Series, label: pd.Series) -> list[float]:
-    """Return WAR, UAR and tail recall (NaN without such clips) of answers to clips."""
-    right = (said == label).to_numpy()
-    war, uar = statistics.scores([right], label)[0]
-    tail = label.isin([EMOTIONS.index(name) for name in TAIL]).to_numpy()
-    return [war, uar, statistics.scores([right[tail]], label[tail])[0][1] if tail.any() else np.nan]
+def measured(said: pd.Series, label: pd.Series) -> pd.Series:
+    """Return WAR, UAR, tail recall and the recall of every class of answers to clips; NaN for what has no clips."""
+    right = said == label
+    war, uar = statistics.scores([right.to_numpy()], label)[0]
+    recalls = {name: right[label == place].mean() for place, name in enumerate(EMOTIONS)}
+    tail = pd.Series([recalls[name] for name in TAIL]).mean()
+    return pd.Series({"war": war, "uar": uar, "tail": tail, **recalls})
 
 
 def contrast(evidence: Evidence, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `new` has above `old`: the mean over the folds that both were trained on, with its interval.
 
+    Only trainings that both sides have count: the same folds, and in each the same seeds.
+
     Args:
         evidence: of the set.
         spec: ``new`` and ``old``, each a method or a list of methods (their mean), and ``new_rule`` and ``old_rule``
-            where they are not the choice on validation clips. Without ``old``: ``new`` by itself.
+            where they are not the choice on validation clips.
 
     Raises:
-        InputError: a method without answers, or no fold that both have.
+        InputError: a method without answers, or no training that both have.
+    """
+    new, old = (
+        evidence.scores([spec[side]] if isinstance(spec[side], str) else spec[side], spec.get(f"{side}_rule", BEST))
+        for side in ("new", "old")
+    )
+    differences = (new - old).dropna(how="all")
+    if not len(differences):
+        raise InputError(f"{spec['new']} and {spec['old']} were trained on no common fold with the same seed.")
+    return summary(differences, evidence)
+
+
+def summary(trainings: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    """Return means with intervals and p-values (of a mean of 0) over folds; over seeds where there is one split.
+
+    Args:
+        trainings: scores or differences of scores, by fold and seed.
+        evidence: that they are of.
     """
     from scipy.stats import t
 
-    tables = [
-        evidence.scores([names] if isinstance(names, str) else names, spec.get(f"{side}_rule", BEST))
-        for side in ("new", "old")
-        if (names := spec.get(side))
-    ]
-    folds = (tables[0] - tables[1] if len(tables) > 1 else tables[0]).dropna(how="all")
-    if not len(folds):
-        raise InputError(f"{spec['new']} and {spec['old']} were trained on no common fold.")
+    folds = trainings.index.unique("fold")
+    values = trainings.groupby("fold").mean() if len(folds) > 1 else trainings
+    count = len(values)
     row: dict[str, Any] = {"folds": len(folds)}
     for measure in MEASURES:
-        values = folds[measure].to_numpy()
-        value, error = values.mean(), values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-        reach = error * t.ppf(0.975, len(values) - 1)
+        value = values[measure].mean()
+        error = values[measure].std(ddof=1) * (1 / count + evidence.shared(folds)) ** 0.5
+        reach = error * t.ppf(0.975, count - 1)
         row |= {measure: value, f"{measure}_low": value - reach, f"{measure}_high": value + reach}
-        if len(tables) > 1:
-            # no fold differs at all: nothing speaks for a difference
-            row[f"{measure}_p"] = 2 * t.sf(abs(value) / error, len(values) - 1) if error else float(value == 0)
+        # no fold differs at all: nothing speaks for a difference
+        row[f"{measure}_p"] = 2 * t.sf(abs(value) / error, count - 1) if error else float(value == 0)
     return row
 
 
@@ -199,19 +225,18 @@ def named(spec: Mapping[str, Any]) -> str:
 
 
 def score_table(methods: Sequence[str], evidence: Evidence) -> pd.DataFrame:
-    """Return a row for each method: scores (0..1) with intervals, recalls of all clips, parameters."""
+    """Return a row for each method: scores (0..1) with intervals, recalls, parameters; of folds and seeds all have."""
+    parameters = evidence.runs.groupby("method")["parameters"].first()
+    methods = [method for method in methods if method in parameters]
+    common = evidence.scores(methods).index if methods else ()
     rows = []
     for method in methods:
-        try:
-            row = contrast(evidence, {"new": method})
-        except InputError:
-            continue
-        said, label = evidence.answers[Evidence.column(method, BEST, 0)], evidence.answers["label"]
-        recall = {name: (said == label)[(label == place) & said.notna()].mean() for place, name in enumerate(EMOTIONS)}
-        runs = evidence.runs[evidence.runs["method"] == method]
-        spread = evidence.scores([method]).std(ddof=1)
-        spreads = {f"{measure}_sd": spread[measure] for measure in ("war", "uar")}
-        rows.append({"method": method, **row, **spreads, **recall, "parameters": runs["parameters"].iloc[0]})
+        trainings = evidence.scores([method]).loc[common]
+        folds = trainings.groupby("fold").mean()
+        spread = {f"{measure}_sd": folds[measure].std(ddof=1) for measure in ("war", "uar")}
+        recalls = folds[list(EMOTIONS)].mean().to_dict()
+        row = {"method": method, **summary(trainings, evidence), **spread, **recalls}
+        rows.append({**row, "parameters": parameters[method]})
     return pd.DataFrame(rows)
 
 
@@ -228,7 +253,7 @@ def score_grid(scores: pd.DataFrame, name: str, clips: int) -> Grid:
         cells[emotion[:3]] = [f"{100 * value:.1f}" for value in scores[emotion]]
     cells["params M"] = ["-" if pd.isna(value) else f"{value / 1e6:.2f}" for value in scores["parameters"]]
     title = f"Set {name}: {clips} test clips in {scores['folds'].max()} folds; mean over folds, percent"
-    return Grid(title, cells, ("[ ]: 95 % interval of the mean, Student's over folds; sd: between folds, in points.",))
+    return Grid(title, cells, (f"[ ]: 95 % interval of the mean, {INTERVAL}; sd: between folds, in points.",))
 
 
 def answer_grid(table: pd.DataFrame, title: str) -> Grid:
@@ -264,7 +289,7 @@ def draw(answers: Mapping[str, pd.DataFrame]) -> "Figure":
         places[1].tick_params(labelleft=False)
     for place, measure in zip(axes[-1], ("WAR", "UAR"), strict=True):
         place.set_xlabel(f"difference of {measure}, points")
-    caption(figure, "Bars: 95 % intervals, Student's over folds.")
+    caption(figure, f"Bars: 95 % intervals, {INTERVAL}.")
     return figure
 
 
@@ -295,8 +320,8 @@ def conclude(content: Mapping[str, Any], evidence: Mapping[str, Evidence], resul
             tables[question["asks"]] = table
             grids.append(answer_grid(table, question["asks"]))
     notes.append(
-        "Differences in points, the mean over folds; [ ]: 95 % interval, Student's over folds. Holm's p: within a "
-        f"question; the verdict is undecided from {ALPHA} on."
+        f"Differences in points, the mean over folds; [ ]: 95 % interval, {INTERVAL}. Holm's p: within a question; the "
+        f"verdict is undecided from {ALPHA} on."
     )
     wide = Console(width=max(console.width, WIDE))
     for grid in grids:

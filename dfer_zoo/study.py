@@ -4,6 +4,7 @@ The plan is ``experiments/study.yaml``. What the runs leave is kept as *evidence
 clip, a column a training), small enough for a repository, from which `dfer_zoo.findings` computes everything else.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.findings import SHUFFLED, Evidence, conclude
 from dfer_zoo.jobs import Training, plan
 from dfer_zoo.results import Run, load_run
-from dfer_zoo.runs import BEST, CONFIG, write_text
+from dfer_zoo.runs import BEST, CONFIG, PROVENANCE, write_text
 from dfer_zoo.synthetic import synthesize
 
 MAIN = "main"
@@ -131,6 +132,16 @@ def shuffle_frames(run: Run) -> pd.DataFrame:
     return pd.read_csv(run.path / "evaluations" / f"{trial.name}.csv", dtype={"clip": str})
 
 
+def origin(path: Path) -> dict[str, Any]:
+    """Return what a run was trained on, in which precision, and by which commit; + where files differed from it."""
+    start = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))["starts"][0]
+    return {
+        "train_clips": sum(start["clips"][split]["count"] for split in ("train", "val")),
+        "precision": start["precision"],
+        "commit": f"{start['git']['commit']}"[:12] + "+" * bool(start["git"]["changed"]),
+    }
+
+
 def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str]) -> Evidence:
     """Put what the runs on a set answered into one table.
 
@@ -158,6 +169,7 @@ def gather(paths: Sequence[Path], rules: Sequence[str], shuffled: Sequence[str])
                     **{"method": run.method, "fold": run.fold, "seed": run.seed, "rule": rule},
                     **{"war": run.evaluation["war"], "uar": run.evaluation["uar"]},
                     **{"parameters": run.cost.get("parameters"), "test_set": run.evaluation["test_set"]},
+                    **origin(path),
                 }
             )
     answers = pd.concat(clips)

@@ -185,47 +185,81 @@ def made_up(clips: int = 200, folds: int = 2, seed: int = 0) -> Evidence:
             answers[Evidence.column(method, "best_val", number)] = said
             for one in range(1, folds + 1 if number == 0 else 2):
                 own = fold == one
-                war, uar, _ = measured(pd.Series(said[own]), pd.Series(label[own]))
-                run = {"method": method, "fold": one, "seed": number, "rule": "best_val", "war": war, "uar": uar}
-                runs.append(run)
-    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, test_set="x"))
+                scores = measured(pd.Series(said[own]), pd.Series(label[own]))[["war", "uar"]]
+                runs.append({"method": method, "fold": one, "seed": number, "rule": "best_val", **scores})
+    return Evidence(answers, pd.DataFrame(runs).assign(parameters=1, test_set="x", train_clips=clips - clips // folds))
 
 
 def test_measures_are_those_of_a_plain_count() -> None:
     label = pd.Series([0, 0, 5, 5, 5, 6, 1])
     said = label.where(pd.Series([1, 0, 1, 1, 0, 1, 1]).astype(bool), 2)
-    assert measured(said, label) == pytest.approx([5 / 7, (1 / 2 + 2 / 3 + 1 + 1) / 4, (2 / 3 + 1) / 2])
-    assert np.isnan(measured(said[:2], label[:2])[2]), "neither Disgust nor Fear"
+    counted = measured(said, label)
+    assert counted[["war", "uar", "tail"]].tolist() == pytest.approx(
+        [5 / 7, (1 / 2 + 2 / 3 + 1 + 1) / 4, (2 / 3 + 1) / 2]
+    )
+    assert counted[["Happy", "Disgust", "Fear"]].tolist() == pytest.approx([1 / 2, 2 / 3, 1])
+    assert np.isnan(measured(said[:2], label[:2])["tail"]), "neither Disgust nor Fear"
 
 
-def test_a_contrast_is_students_t_over_the_folds() -> None:
+def share_right(evidence: Evidence, column: str, fold: int) -> float:
+    own = evidence.answers[evidence.answers["fold"] == fold]
+    return float((own[column] == own["label"]).mean())
+
+
+def test_a_contrast_is_students_t_over_the_folds_widened_for_what_they_share() -> None:
     evidence = made_up(600, folds=5)
     row = contrast(evidence, {"new": "a", "old": "b"})
-    differences = []
-    for fold in range(1, 6):
-        own = evidence.answers[evidence.answers["fold"] == fold]
-        a = [(own[f"a:best_val:{s}"] == own["label"]).mean() for s in range(3 if fold == 1 else 1)]
-        differences.append(np.mean(a) - (own["b:best_val:0"] == own["label"]).mean())
-    expected = scipy.stats.ttest_1samp(differences, 0)
-    interval = expected.confidence_interval(0.95)
+    differences = [
+        share_right(evidence, "a:best_val:0", fold) - share_right(evidence, "b:best_val:0", fold)
+        for fold in range(1, 6)
+    ]
     assert row["folds"] == 5
-    assert row["war"] == pytest.approx(np.mean(differences))
+    assert row["war"] == pytest.approx(np.mean(differences)), "seeds that one side alone has do not count"
+    plain = scipy.stats.ttest_1samp(differences, 0)
+    wider = ((1 / 5 + 120 / 480) / (1 / 5)) ** 0.5
+    interval = plain.confidence_interval(0.95)
+    assert row["war_high"] - row["war_low"] == pytest.approx(wider * (interval.high - interval.low))
+    assert row["war_p"] == pytest.approx(2 * scipy.stats.t.sf(plain.statistic / wider, 4))
+
+
+def test_where_there_is_one_split_seeds_are_the_replicates() -> None:
+    evidence = made_up(400)
+    for seed in (1, 2):
+        evidence.answers[f"b:best_val:{seed}"] = evidence.answers["b:best_val:0"].where(evidence.answers["fold"] == 1)
+    evidence.answers.loc[evidence.answers["fold"] == 2, "b:best_val:0"] = np.nan
+    row = contrast(evidence, {"new": "a", "old": "b"})
+    differences = [
+        share_right(evidence, f"a:best_val:{seed}", 1) - share_right(evidence, f"b:best_val:{seed}", 1)
+        for seed in range(3)
+    ]
+    interval = scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert row["folds"] == 1
     assert (row["war_low"], row["war_high"]) == pytest.approx((interval.low, interval.high))
-    assert row["war_p"] == pytest.approx(expected.pvalue)
 
 
-def test_only_folds_that_both_were_trained_on_count() -> None:
+def test_only_what_both_were_trained_on_counts() -> None:
     evidence = made_up(400)
     evidence.answers.loc[evidence.answers["fold"] == 2, "b:best_val:0"] = np.nan
     row = contrast(evidence, {"new": "a", "old": "b"})
     assert row["folds"] == 1
-    assert np.isnan(row["war_low"]), "one fold says nothing of how sure it is"
+    assert np.isnan(row["war_low"]), "one training says nothing of how sure it is"
     itself = contrast(evidence, {"new": "a", "old": "a"})
     assert (itself["war"], itself["war_low"], itself["war_p"]) == (0, 0, 1)
     both = contrast(evidence, {"new": ["a", "b"], "old": "b"})
     assert both["war"] == pytest.approx(row["war"] / 2)
     with pytest.raises(InputError, match="no answers of c"):
         contrast(evidence, {"new": "c", "old": "a"})
+
+
+def test_recalls_and_scores_of_the_table_are_of_the_same_trainings() -> None:
+    evidence = made_up(700, folds=5)
+    table = findings.score_table(["a", "b", "c"], evidence).set_index("method")
+    assert table.index.tolist() == ["a", "b"]
+    for method, row in table.iterrows():
+        assert row["war"] == pytest.approx(
+            np.mean([share_right(evidence, f"{method}:best_val:0", fold) for fold in range(1, 6)])
+        )
+        assert row[list(EMOTIONS)].astype(float).mean() == pytest.approx(row["uar"])
 
 
 def test_what_was_not_trained_is_left_out_of_an_answer() -> None:
