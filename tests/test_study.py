@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import scipy.stats
 import yaml
+from rich.console import Console
 
 from dfer_zoo import findings, stress, study
 from dfer_zoo.__main__ import main
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.findings import SHUFFLED, Evidence, answer, contrast, measured
+from dfer_zoo.report import points
 from dfer_zoo.results import Run, load_run
 from dfer_zoo.study import Study
 
@@ -312,16 +314,67 @@ def test_committed_answers_follow_from_the_committed_evidence() -> None:
     assert configs == {f"{name}/{method}" for name, one in evidence.items() for method in one.runs["method"].unique()}
 
 
+def test_committed_tables_are_those_of_the_committed_evidence(tmp_path: Path) -> None:
+    evidence = {name: Evidence.read(RESULTS, name) for name in PLAN["sets"] if name != "shared"}
+    findings.conclude(PLAN, evidence, tmp_path, Console(quiet=True))
+    for name in ("findings.md", "findings.csv", "scores-main.csv"):
+        assert (tmp_path / name).read_text() == (RESULTS / name).read_text(), f"{name}: `make reproduce` writes it"
+
+
+def what_we_found(path: str) -> str:
+    """The section of a text that reports the study."""
+    return (CHECKOUT / path).read_text().partition("\n## What we found\n")[2].partition("\n## ")[0]
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+INTERVAL = r"[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]"
+CLAIM = rf"`([^`]+ - [^`]+)`(?: on `(\w+)`)? ({INTERVAL}) (up|down|undecided)"
+"""How the texts print a difference: ``what is compared`` on ``set`` value [interval] verdict."""
+
+
+def claims() -> dict[tuple[str, str], tuple[str, str]]:
+    """Value with interval, and verdict, of every contrast by what is compared and the set."""
+    found = {}
+    for row in pd.read_csv(RESULTS / "findings.csv").to_dict("records"):
+        measure = QUESTIONS[row["question"]].get("measure", "war")
+        ends = (row[column] for column in (measure, f"{measure}_low", f"{measure}_high"))
+        key = row["compared"], row["set"]
+        assert key not in found, "asked twice, with two corrections"
+        found[key] = points(*ends, sign="+"), row["verdict"].rpartition(" ")[2]
+    return found
+
+
 @pytest.mark.parametrize(
-    "path", ["README.md", *(f"experiments/model/{name}.md" for name in ("m3dfel", "micacl", "hdf"))]
+    "path", ["README.md", *(f"experiments/model/{name}.md" for name in ("m3dfel", "micacl", "hdf", "baselines"))]
 )
 def test_texts_print_what_the_evidence_says(path: str) -> None:
-    section = (CHECKOUT / path).read_text().partition("\n## What we found\n")[2].partition("\n## ")[0]
-    found = (RESULTS / "findings.md").read_text()
-    intervals = re.findall(r"[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]", section)
-    assert len(intervals) >= (len(PLAN["questions"]) if path == "README.md" else 2)
-    for interval in intervals:
-        assert interval in found, interval
-    known = set(re.findall(r"\d+(?:\.\d+)?", found + (CHECKOUT / "experiments" / "study.yaml").read_text()))
-    for number in re.findall(r"(?<![\w.])\d+\.\d+", section):
-        assert number in known, f"{number} is not in experiments/results/findings.md"
+    section = " ".join(line for line in what_we_found(path).splitlines() if not line.startswith("|"))
+    section = re.sub(r"\s+", " ", section)
+    known = claims()
+    printed = re.findall(CLAIM, section)
+    assert len(printed) >= (len(PLAN["questions"]) if path == "README.md" else 1)
+    for compared, name, value, verdict in printed:
+        assert (value, verdict) == known[compared, name or "main"], compared
+    assert len(printed) == len(re.findall(INTERVAL, section)), "an interval without its contrast"
+
+
+def test_readme_prints_the_table_of_the_methods() -> None:
+    ours, theirs = (
+        [cells(line) for line in text.splitlines() if line.startswith("|") and "---" not in line]
+        for text in (what_we_found("README.md"), (RESULTS / "findings.md").read_text().split("**")[2])
+    )
+    assert ours == theirs
+
+
+def test_readme_counts_what_there_is() -> None:
+    section = what_we_found("README.md")
+    evidence = {name: Evidence.read(RESULTS, name) for name in PLAN["sets"] if name != "shared"}
+    trainings = sum((one.runs["rule"] == "best_val").sum() for one in evidence.values())
+    assert f"{trainings} trainings" in section
+    assert f"sets of {PLAN['sets']['shared']['clips']} clips" in section
+    assert evidence["main"].answers["fold"].value_counts().unique().tolist() == [280]
+    assert "280 test clips" in section
