@@ -20,6 +20,8 @@ FIT    = $(DFER) fit --config experiments/trainer.yaml --config experiments/data
 
 FINISHED = $(or $(RUN),$(patsubst %/cost.json,%,$(wildcard runs/*/*/cost.json)))
 need   = @test -n "$($(1))" || { echo "make $@ needs $(1)=$(2)"; exit 2; }
+quote  = '$(subst ','\'',$(1))'
+given  = $(filter command environment,$(firstword $(origin $(1))))
 A_RUN := runs/<model>-<data>/<version>
 
 .DEFAULT_GOAL := help
@@ -50,27 +52,27 @@ train: $(READY)  ## train MODEL= on DATA= (FOLD=), then test the chosen checkpoi
 
 resume: $(READY)  ## continue the interrupted training RUN=
 	$(call need,RUN,$(A_RUN))
-	@test ! -f '$(RUN)/cost.json' || { echo "$(RUN) is finished; nothing is left to continue."; exit 2; }
-	$(DFER) fit --config '$(RUN)/config.yaml' $(ARGS)
+	@test ! -f $(call quote,$(RUN)/cost.json) || { echo $(call quote,$(RUN) is finished; nothing is left to continue.); exit 2; }
+	$(DFER) fit --config $(call quote,$(RUN)/config.yaml) $(ARGS)
 
 evaluate: $(READY)  ## test the chosen checkpoint of RUN=runs/<model>-<data>/<version>
 	$(call need,RUN,$(A_RUN))
-	$(DFER) test --config '$(RUN)/config.yaml' --ckpt_path '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+	$(DFER) test --config $(call quote,$(RUN)/config.yaml) --ckpt_path $(call quote,$(RUN)/checkpoints/best_val.ckpt) $(ARGS)
 
 predict: $(READY)  ## classify the clips in ROOT=, cropped to the face, with the checkpoint of RUN=
 	$(call need,RUN,$(A_RUN))
 	$(call need,ROOT,folder)
-	$(DFER) predict --config '$(RUN)/config.yaml' --data Clips --data.root '$(ROOT)' --ckpt_path '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+	$(DFER) predict --config $(call quote,$(RUN)/config.yaml) --data Clips --data.root $(call quote,$(ROOT)) --ckpt_path $(call quote,$(RUN)/checkpoints/best_val.ckpt) $(ARGS)
 
 recognize: $(READY)  ## find the faces in VIDEO= and say what they show, with the checkpoint of RUN=
 	$(call need,RUN,$(A_RUN))
 	$(call need,VIDEO,film.mp4)
-	$(DFER) recognize $(VIDEO) --checkpoint '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+	$(DFER) recognize $(call quote,$(VIDEO)) --checkpoint $(call quote,$(RUN)/checkpoints/best_val.ckpt) $(ARGS)
 
-crop: $(READY)  ## make aligned face clips in ROOT= of labelled videos VIDEOS= (files, a folder or a csv)
+crop: $(READY)  ## make aligned face clips in ROOT= of labelled videos VIDEOS= (a csv, a folder or a file)
 	$(call need,VIDEOS,videos.csv)
 	$(call need,ROOT,folder)
-	$(DFER) crop $(VIDEOS) --out '$(ROOT)' $(ARGS)
+	$(DFER) crop $(call quote,$(VIDEOS)) --out $(call quote,$(ROOT)) $(ARGS)
 
 crossval: $(READY)  ## train MODEL= on DATA= for all FOLDS=1-5 and SEEDS=0-2; what is done is not repeated
 	$(DFER) crossval --model $(MODEL) --data $(DATA) $(if $(FOLDS),--folds $(FOLDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(QUICK),--quick) $(ARGS)
@@ -85,8 +87,8 @@ compare: $(READY)  ## put all finished runs into one table: intervals, paired te
 report: $(READY)  ## put all finished runs into one page, report.html
 	$(DFER) report $(FINISHED) $(ARGS)
 
-reproduce: $(READY)  ## repeat the study of README, generated data and all (hours on 2 cores); DATA=dfew on the real set
-	$(DFER) study $(if $(filter file,$(origin DATA)),,--data $(DATA) $(if $(ROOT),--root '$(ROOT)')) $(ARGS)
+reproduce: $(READY)  ## repeat the study of README, generated data and all (hours on 2 cores); DATA=dfew on the real set (days on a GPU)
+	$(DFER) study $(if $(call given,DATA),--data $(DATA) $(if $(ROOT),--root $(call quote,$(ROOT)))) $(ARGS)
 
 figures: $(READY)  ## draw every figure of RUN=
 	$(call need,RUN,$(A_RUN))
@@ -102,10 +104,10 @@ calibrate: $(READY)  ## fit a temperature to the probabilities of RUN=
 
 export: $(READY)  ## write the model of RUN= to one ONNX file that runs without this package
 	$(call need,RUN,$(A_RUN))
-	$(DFER) export '$(RUN)/checkpoints/best_val.ckpt' $(ARGS)
+	$(DFER) export $(call quote,$(RUN)/checkpoints/best_val.ckpt) $(ARGS)
 
-profile: $(READY)  ## measure what the recipes cost on this machine
-	$(DFER) profile $(if $(QUICK),--quick) $(ARGS)
+profile: $(READY)  ## measure what the recipes cost on this machine; all of them, or MODEL=
+	$(DFER) profile $(if $(call given,MODEL),--model $(MODEL)) $(if $(QUICK),--quick) $(ARGS)
 
 benchmark: $(READY)  ## time the data path, a training step and inference against plain PyTorch, in turns
 	$(foreach part,data_path training_step inference,$(BIN)/python -m tests.benchmarks.$(part) &&) true
@@ -123,9 +125,9 @@ DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
 DEMO_ARGS   := --data.root demo/data --runs $(DEMO)/runs $(if $(QUICK),--trainer.max_epochs 13)
 DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
-pack: $(READY)  ## put the frames of DATA= into one file that loads ten times faster, at ROOT=
+pack: $(READY)  ## put the frames of DATA= into one file that loads two to seven times faster, at ROOT=
 	$(call need,ROOT,folder)
-	$(DFER) pack $(DATA) --root data/$(DATA) --out '$(ROOT)' $(ARGS)
+	$(DFER) pack $(DATA) --root data/$(DATA) --out $(call quote,$(ROOT)) $(ARGS)
 
 demo: $(READY)  ## generate data, train, test and compare the models; minutes on 2 cores
 	$(DFER) synthesize --layout dfew --root demo/data $(DEMO_DATA)
