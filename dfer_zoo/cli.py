@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -213,6 +213,8 @@ class DFERCLI(LightningCLI):
         if self.trainer.fast_dev_run or self.trainer.checkpoint_callback is None or self.trainer.interrupted:
             return
         self.trainer.loggers = []  # these tests are not of the last step, which they would be logged for
+        # averaging would put its last step's weights in the place of those that the checkpoint answers with
+        self.trainer.callbacks = [each for each in self.trainer.callbacks if not isinstance(each, WeightAveraging)]
         for rule in dict.fromkeys([BEST, *self.settings.rules]):
             self.writer.name = "-".join([f"test-{rule}", *self._limits()])
             checkpoint = self.writer.folder / "checkpoints" / f"{rule}.ckpt"

@@ -448,5 +448,12 @@ def test_a_wrong_option_of_a_class_is_one_plain_message(
 def test_long_tail_options_and_averaged_weights_by_their_names(dfew_root: Path, tmp_path: Path) -> None:
     options = ["--trainer.callbacks+=EMAWeightAveraging", "--data.balanced=true"]
     options += ["--model.class_weighted=true", "--model.logit_adjustment=1.0", "--trainer.max_epochs=1"]
+    options += ["--model.warmup_epochs=0"]
     assert main([*words("fit", "dfew", "r3d_18", dfew_root, tmp_path), *options]) == 0
-    assert "averaging_state" in checkpoint_of(tmp_path / "r3d_18-dfew" / "fold1-seed0")
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    assert "averaging_state" in checkpoint_of(run)
+    written, checkpoint = run / "evaluations" / "test-best_val.csv", run / "checkpoints" / "best_val.ckpt"
+    in_fit = pd.read_csv(written)
+    written.unlink()
+    assert main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(written), in_fit, rtol=1e-4, atol=1e-5)
