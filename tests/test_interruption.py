@@ -129,6 +129,42 @@ def test_a_signal_is_answered_after_the_batch_in_hand(
     assert_same(run, whole["r3d_18"])
 
 
+@pytest.mark.parametrize(
+    ("option", "epochs", "batch", "number"),
+    [
+        ("--trainer.check_val_every_n_epoch=2", 3, 9, None),
+        ("--trainer.val_check_interval=0.5", 2, 5, None),
+        ("--trainer.val_check_interval=2", 2, 5, signal.SIGTERM),  # the batch before a validation
+    ],
+)
+def test_runs_that_validate_at_other_times_continue_alike(
+    option: str,
+    epochs: int,
+    batch: int,
+    number: signal.Signals | None,
+    dfew_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(module: models.DFERModel, *_: object) -> None:
+        if module.trainer.fit_loop.epoch_loop.total_batch_idx == batch:
+            if number is None:
+                raise KeyError
+            os.kill(os.getpid(), number)
+
+    def line(runs: Path) -> list[str]:
+        more = (f"--trainer.max_epochs={epochs}", "--trainer.log_every_n_steps=1", "--checkpoint_minutes=60", option)
+        return words("fit", "dfew", "r3d_18", dfew_root, runs, *more)
+
+    assert main(line(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch, pytest.raises((KeyError, SystemExit)):
+        patch.setattr(models.DFERModel, "on_train_batch_start", interrupt)
+        main(line(tmp_path / "parts"))
+    assert main(line(tmp_path / "parts")) == 0
+    run = Path("r3d_18-dfew") / "fold1-seed0"
+    assert_same(tmp_path / "parts" / run, tmp_path / "whole" / run)
+
+
 @pytest.mark.slow
 def test_two_nodes_stop_and_continue_together(dfew_root: Path, tmp_path: Path) -> None:
     def start(runs: Path) -> list[subprocess.Popen]:
