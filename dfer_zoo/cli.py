@@ -25,7 +25,7 @@ from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.locks import alone_in
-from dfer_zoo.models import DFERModel, read_checkpoint
+from dfer_zoo.models import DFERModel, load, read_checkpoint
 from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
 from dfer_zoo.provenance import SaveRun
@@ -82,7 +82,7 @@ class DFERCLI(LightningCLI):
         return self.config[self.subcommand]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        """Parse the words; demand a checkpoint where one is used, before Lightning takes the model's options from it.
+        """Parse the words; evaluate the very model that a checkpoint holds, whatever they say of it.
 
         Raises:
             InputError: no checkpoint named, or one that cannot be used.
@@ -91,8 +91,6 @@ class DFERCLI(LightningCLI):
         subcommand = self.config.subcommand
         checkpoint = self.config[subcommand].ckpt_path
         if checkpoint:
-            if not Path(checkpoint).is_file():
-                raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
             spec = read_checkpoint(checkpoint)["dfer_zoo"]
             given = self.config[subcommand].data.init_args
             if (given.frames, given.size) != (spec["frames"], spec["size"]):
@@ -100,8 +98,16 @@ class DFERCLI(LightningCLI):
                     f"{checkpoint} was trained on {spec['frames']} frames of {spec['size']} px; the data gives "
                     f"{given.frames} of {given.size}. Add --data.frames {spec['frames']} --data.size {spec['size']}."
                 )
+            if subcommand != "fit":
+                model = load(checkpoint)  # or says what is wrong with it
+                named = f"{type(model).__module__}.{type(model).__qualname__}"
+                evaluated = {"class_path": named, "dict_kwargs": dict(model.hparams)}
+                self.config = parser.parse_object({subcommand: {"model": evaluated}}, self.config)
         elif subcommand != "fit":
             raise InputError(f"`{subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would import any class that a file names, and train with the options in it."""
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision where none is given; skip pretrained weights that the checkpoint would overwrite."""

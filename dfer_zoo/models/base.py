@@ -1,7 +1,9 @@
 """The loop that every model shares; a paper overrides `losses` and, if it must, `optimizer`."""
 
 import math
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -11,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from dfer_zoo.data.base import Batch
 from dfer_zoo.emotions import EMOTIONS
-from dfer_zoo.errors import InputError
+from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.losses import cross_entropy, intensity_aware_loss
 from dfer_zoo.metrics import UAR, WAR
 from dfer_zoo.nets import NetOutput
@@ -116,6 +118,18 @@ class DFERModel(L.LightningModule):
         if self.hparams.logit_adjustment:
             adjustment = self.hparams.logit_adjustment * (counts.clamp(min=0.5) / counts.sum()).log()
         return weights, adjustment
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> NamedTuple:
+        """Load the weights and class counts of a checkpoint.
+
+        Raises:
+            CheckpointError: names or shapes that are not this model's.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"The weights do not fit this version's {type(self).__name__}: {reason}") from error
 
     @property
     def compares_clips(self) -> bool:
