@@ -144,6 +144,7 @@ def test_provenance_names_every_start(finished: Path, dfew_root: Path) -> None:
     assert start["seed"] == 0
     assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
     data = DFEW(str(dfew_root))
+    assert list(start["clips"]) == ["train", "val", "test"]
     for split, clips in start["clips"].items():
         table = data.clips(split)
         assert clips["count"] == len(table)
@@ -382,6 +383,34 @@ def test_the_checkpoint_says_which_model_is_evaluated(finished: Path, dfew_root:
     ours = pd.read_csv(tmp_path / "evaluations" / f"test-copy-dfew-{dfew_root.name}.csv")
     theirs = pd.read_csv(finished / "evaluations" / "test-best_val.csv")
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_cannot_have_code_imported(
+    finished: Path, dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text("raise SystemExit('it runs')")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = checkpoint_of(finished, "best_val")
+    content["hyper_parameters"]["_class_path"] = "hostile.Net"
+    torch.save(content, tmp_path / "copy.ckpt")
+    line = words("test", "dfew", "r3d_18", dfew_root, tmp_path, f"--ckpt_path={tmp_path / 'copy.ckpt'}")
+    assert main(line) == 0
+    content["hyper_parameters"]["bogus"] = 1
+    torch.save(content, tmp_path / "copy.ckpt")
+    assert main(line) == 2
+    assert "unexpected keyword argument 'bogus'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_lower_learning_rate_continues_as_a_new_run(finished: Path, run_words: list[str], tmp_path: Path) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    more = ["--trainer.max_epochs=4", "--model.lr=1e-4", f"--ckpt_path={last}", f"--runs={tmp_path}"]
+    assert main([*run_words, *more]) == 0
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["lr"] == 1e-4
+    table = pd.read_csv(run / "metrics.csv").dropna(subset="train_loss")
+    assert table["step"].min() == 8, "the steps of two epochs are behind it"
+    (rates,) = (table[name].dropna() for name in table if name.startswith("lr-"))
+    assert rates.max() <= 1e-4
 
 
 @pytest.mark.parametrize("data", DATA)

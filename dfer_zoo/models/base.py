@@ -20,6 +20,13 @@ from dfer_zoo.nets import NetOutput
 from dfer_zoo.nets.inference import store_channels_last
 from dfer_zoo.nets.recompute import recompute_activations
 
+DIVERGED = (
+    "What was saved before is intact, but the same words would come here again. Add --model.lr with a lower value, or "
+    "--trainer.precision 32-true, to start a new run; with --ckpt_path RUN/checkpoints/last.ckpt it continues from "
+    "there."
+)
+"""What to do when numbers are not finite any more."""
+
 
 class DFERModel(L.LightningModule):
     """A net with the recipe that trains it: AdamW, warm-up and cosine per step, cross entropy, WAR and UAR.
@@ -158,7 +165,7 @@ class DFERModel(L.LightningModule):
             values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
             raise InputError(
                 f"The loss is not finite at step {self.global_step} ({values}). Clips: {', '.join(batch.name)}. "
-                "The last checkpoint is intact: lower lr, or train in 32-bit precision, and continue from it."
+                f"{DIVERGED}"
             )
         self.log_dict({f"train_{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch.name))
         return terms["loss"]
@@ -245,8 +252,24 @@ class DFERModel(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Continue at the learning rate that is asked for: the checkpoint's optimizer and schedule bring their own."""
+        share = self.hparams.lr / checkpoint["hyper_parameters"]["lr"]
+        for schedule in checkpoint.get("lr_schedulers", []):
+            schedule["base_lrs"] = [share * lr for lr in schedule["base_lrs"]]
+        for optimizer in checkpoint.get("optimizer_states", []):
+            for group in optimizer["param_groups"]:
+                group.update(lr=share * group["lr"], initial_lr=share * group["initial_lr"])
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add what a user of the checkpoint needs: class, labels, frame rule, input size, normalisation."""
+        """Add what a user of the checkpoint needs: class, labels, frame rule, input size, normalisation.
+
+        Raises:
+            InputError: weights that are not finite; the file to be replaced is left as it is.
+        """
+        broken = [name for name, value in self.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise InputError(f"{broken[0]} is not finite after step {self.trainer.global_step}. {DIVERGED}")
         data = self.trainer.datamodule
         checkpoint["dfer_zoo"] = {
             "version": version("dfer-zoo"),
