@@ -28,7 +28,7 @@ from dfer_zoo.locks import alone_in
 from dfer_zoo.models import DFERModel, load, read_checkpoint
 from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
-from dfer_zoo.provenance import SaveRun
+from dfer_zoo.provenance import SaveRun, demand_same_clips
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
 from dfer_zoo.runs import (
     BEST,
@@ -186,7 +186,7 @@ class DFERCLI(LightningCLI):
         """Choose and hold the run's folder; if its training was interrupted, continue from its last checkpoint.
 
         Raises:
-            InputError: another process is training the run.
+            InputError: another process is training the run, or its clips have changed.
         """
         run, last = choose_version(self.identity())
         # of several devices, the first holds it; a trial of a few steps writes nothing
@@ -194,6 +194,7 @@ class DFERCLI(LightningCLI):
             self.held.enter_context(alone_in(run, "trained"))
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
+            demand_same_clips(run, self.datamodule)
             self.config_init.fit.ckpt_path = str(last)
             Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.")
         return run

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -244,3 +245,21 @@ def test_a_run_that_another_process_trains_is_refused(
     said = " ".join(capsys.readouterr().err.split())
     assert f"fold1-seed0 is being trained by process {other.pid}" in said
     assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_run_is_not_continued_on_other_clips(
+    part: str, own_dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words("fit", "dfew", "r3d_18", own_dfew, tmp_path, "--trainer.max_epochs=1")
+    assert main(line) == 0
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    (run / "cost.json").unlink()  # as if it had been interrupted in its test
+    listed = own_dfew / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv"
+    before = listed.read_text()
+    listed.write_text(before.rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    assert main(line) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"fold1-seed0 was started on other {part}( and val)? clips than .* Restore the lists", said)
+    listed.write_text(before)
+    assert main(line) == 0
