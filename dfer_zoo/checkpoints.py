@@ -122,5 +122,6 @@ class LastCheckpoint(ModelCheckpoint):
             Console().print(
                 f"Stopped by {number.name} after step {trainer.global_step}. The same words continue from {self.path}.",
                 highlight=False,
+                markup=False,
             )
         raise SystemExit(128 + number)

@@ -196,7 +196,7 @@ class DFERCLI(LightningCLI):
             read_checkpoint(last)  # says so if it is damaged
             demand_same_clips(run, self.datamodule)
             self.config_init.fit.ckpt_path = str(last)
-            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.")
+            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.", markup=False)
         return run
 
     def identity(self) -> Identity:
@@ -242,7 +242,7 @@ class DFERCLI(LightningCLI):
 
                 predictions = pd.read_csv(self.writer.written, dtype={"clip": str})
                 console.print(prediction_table(predictions, temperature_of(Path(self.settings.ckpt_path))))
-            console.print(f"Predictions: {self.writer.written}")
+            console.print(f"Predictions: {self.writer.written}", markup=False)
 
     after_validate = after_predict = after_test
 

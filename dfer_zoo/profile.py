@@ -454,4 +454,4 @@ def profile(
                     write_text(Path(out) / "profile.csv", pd.DataFrame(rows).to_csv(index=False))
     console = Console(width=max(Console().width, WIDE))
     console.print(cost_table(pd.DataFrame(rows)))
-    console.print(f"Table: {Path(out) / 'profile.csv'}")
+    console.print(f"Table: {Path(out) / 'profile.csv'}", markup=False)

@@ -224,7 +224,7 @@ def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], 
 @pytest.fixture(scope="module")
 def by_all_rules(run_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the same words, but for the other rules to choose a checkpoint by."""
-    runs = tmp_path_factory.mktemp("by_all_rules")
+    runs = tmp_path_factory.mktemp("by_all_rules") / "not[/markup]"
     assert main([*run_words, f"--runs={runs}", "--rules=[last,best_test]"]) == 0
     return runs / "r3d_18-dfew" / "fold1-seed0"
 
