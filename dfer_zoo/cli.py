@@ -229,7 +229,8 @@ class DFERCLI(LightningCLI):
             self.after_test()
         if self.trainer.is_global_zero:
             self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
-            write_json(self.writer.folder / COST, measure_cost(self.model, self.datamodule))
+            cost = measure_cost(self.model, self.datamodule, self.trainer.precision_plugin)
+            write_json(self.writer.folder / COST, cost)
 
     def after_test(self) -> None:
         """Show the evaluation and say where it is written."""
