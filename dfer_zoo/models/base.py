@@ -256,10 +256,10 @@ class DFERModel(L.LightningModule):
         """Continue at the learning rate that is asked for: the checkpoint's optimizer and schedule bring their own."""
         share = self.hparams.lr / checkpoint["hyper_parameters"]["lr"]
         for schedule in checkpoint.get("lr_schedulers", []):
-            schedule["base_lrs"] = [share * lr for lr in schedule["base_lrs"]]
+            schedule["base_lrs"] = [share * lr for lr in schedule.get("base_lrs", [])]
         for optimizer in checkpoint.get("optimizer_states", []):
             for group in optimizer["param_groups"]:
-                group.update(lr=share * group["lr"], initial_lr=share * group["initial_lr"])
+                group |= {key: share * group[key] for key in ("lr", "initial_lr") if key in group}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Add what a user of the checkpoint needs: class, labels, frame rule, input size, normalisation.
