@@ -202,8 +202,8 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
         seed: of the corruptions.
         shown: frames of a clip.
     """
-    clip, name = dataset.clip(0), dataset.names[0]
-    numbers = np.arange(len(clip), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    (frames, rng), name = dataset.read(0), dataset.names[0]
+    clip, numbers = dataset.transform(frames, rng), range(1, 1 + len(frames))
     chosen = np.linspace(0, len(clip) - 1, shown).round().astype(int)
     figure, axes = figures.new_figure(len(kinds), 1 + len(STRENGTHS), 14, 0.85 * len(kinds))
     for kind, places in zip(kinds, axes, strict=True):
@@ -213,10 +213,10 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
         places[0].set_title(f"{kind}: none", fontsize=7, loc="left")
         for level, place in zip(KINDS[kind].levels, places[1:], strict=False):
             corruption = Corruption(kind, level, seed)
-            figures.clip_strip(corruption(clip, name)[chosen], place)
+            figures.clip_strip(dataset.transform(corruption(frames, name), rng)[chosen], place)
             title = f"{level:.3g}"
             if KINDS[kind].in_time:
-                title += ": frames " + " ".join(str(1 + number) for number in corruption(numbers, name).flat)
+                title += ": frames " + " ".join(map(str, corruption(numbers, name)))
             place.set_title(title, fontsize=6, loc="left")
     return figure
 
@@ -230,10 +230,10 @@ def stress(
 ) -> None:
     """Test the chosen checkpoints of runs under fixed corruptions of their test clips.
 
-    The corruptions change the frames as the net would see them at evaluation; dfer_zoo/data/corruptions.py holds what
-    each strength means. What is random is a function of the seed, the corruption and the clip's name, so all models see
-    the same clips. Predictions go to evaluations/stress in each run; what is there is not computed again. The folder
-    given as `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
+    The corruptions change the frames before they are resized to the net's own size; dfer_zoo/data/corruptions.py holds
+    what each strength means. What is random is a function of the seed, the corruption and the clip's name, so all
+    models are shown the same clips. Predictions go to evaluations/stress in each run; what is there is not computed
+    again. The folder given as `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
 
     Args:
         runs: folders of runs tested on the same clips, such as runs/m3dfel-dfew/fold1-seed0.
