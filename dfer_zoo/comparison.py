@@ -20,7 +20,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
 from dfer_zoo.results import RULES, Run
-from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, fingerprint
+from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, fingerprint
 
 ALPHA = 0.05
 """A difference is decided where its adjusted p-value is below this."""
@@ -53,6 +53,8 @@ class Method:
         runs: of every fold and seed there is.
         answers: a row for each clip and seed: ``clip``, ``label``, ``fold`` (0 without folds), ``seed``, ``said`` and
             ``right``.
+        repeats: runs of it that are in none of this: a newer one is the same training again.
+        all_folds: those that a cross-validation has; nothing without folds.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Method:
     rule: str
     runs: tuple[Run, ...]
     answers: pd.DataFrame
+    repeats: tuple[Run, ...] = ()
+    all_folds: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -117,10 +121,9 @@ class Method:
         return np.std(scores, axis=0, ddof=1) if len(scores) > 1 else np.full(2, np.nan)
 
     def missing(self) -> list[tuple[int, int]]:
-        """Return the (fold, seed) that a cross-validation of DFEW would have and this method has not."""
-        folds = dfew.FOLDS if self.data == "DFEW" else self.folds
+        """Return the (fold, seed) that a cross-validation would have and this method has not."""
         done = {(run.fold, run.seed) for run in self.runs}
-        return [(fold, seed) for seed in self.seeds for fold in folds if (fold, seed) not in done]
+        return [(fold, seed) for seed in self.seeds for fold in self.all_folds if (fold, seed) not in done]
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def collect(runs: Sequence[Run]) -> list[Method]:
     """Put the runs of each method together.
 
     Runs of one name whose settings differ (other than fold, seed and machine) are methods of their own, named by what
-    differs.
+    differs. Of runs that are one training twice, the newest stands for it.
 
     Raises:
         InputError: the same run twice; a fold whose seeds did not score the same clips.
@@ -177,10 +180,28 @@ def collect(runs: Sequence[Run]) -> list[Method]:
     for (data, _), group in named.items():
         for name, variant in _variants(group):
             for rule in RULES:
-                chosen = tuple(run for run in variant if run.rule == rule)
+                chosen, repeats = _newest([run for run in variant if run.rule == rule])
                 if chosen:
-                    methods.append(Method(name, data, rule, chosen, _answers(chosen)))
+                    answers, folds = _answers(chosen), _all_folds(chosen, [run for run in runs if run.data == data])
+                    methods.append(Method(name, data, rule, chosen, answers, repeats, folds))
     return methods
+
+
+def _newest(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """Return the run of each fold and seed that was finished last, in the order given, and the others."""
+    newest: dict[tuple[int | None, int], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.path / COST).stat().st_mtime_ns):
+        newest[run.fold, run.seed] = run
+    chosen = {run.path for run in newest.values()}
+    return tuple(run for run in runs if run.path in chosen), tuple(run for run in runs if run.path not in chosen)
+
+
+def _all_folds(runs: Sequence[Run], every: Sequence[Run]) -> tuple[int, ...]:
+    """Return the folds that the data of `runs` has, as far as `every` run of its class tells."""
+    folds = {run.fold for run in every if run.root in {own.root for own in runs}}
+    if None in folds:
+        return ()
+    return dfew.FOLDS if runs[0].data == "DFEW" else tuple(sorted(folds))
 
 
 def _variants(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
@@ -212,7 +233,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _answers(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the rows of `Method.answers`."""
-    tables, seen, clips_of = [], {}, {}
+    tables, clips_of = [], {}
     for run in runs:
         predictions = run.predictions
         audit_run(run, predictions)
@@ -220,12 +241,6 @@ def _answers(runs: Sequence[Run]) -> pd.DataFrame:
             fold=run.fold or 0, seed=run.seed, said=predictions[list(EMOTIONS)].to_numpy().argmax(1)
         )
         tables.append(table.assign(right=(table["said"] == table["label"]).astype(float)))
-        other = seen.setdefault((run.fold, run.seed), run)
-        if other is not run:
-            raise InputError(
-                f"{other.path} and {run.path} are the same training twice: method {run.method}, fold {run.fold}, seed "
-                f"{run.seed}, the same settings. Leave one of them out."
-            )
         first, test_set = clips_of.setdefault(run.fold, (run, fingerprint(predictions)))
         if test_set != fingerprint(predictions):
             raise InputError(
@@ -437,13 +452,21 @@ def _identities(run: Run) -> Mapping[str, tuple[str, int | str]]:
         return {}
 
 
-def what_is_missing(methods: Sequence[Method]) -> list[str]:
-    """Say which folds and seeds are missing, and the command that trains one, a line for methods that miss the same."""
+def remarks(methods: Sequence[Method]) -> list[str]:
+    """Say which runs were left out as repeats, and which folds and seeds are missing with the command that trains one.
+
+    Methods that miss the same share a line.
+    """
+    lines = [
+        f"{run.path} is left out: {method.name}{'' if run.fold is None else f', fold {run.fold}'}, seed {run.seed} was "
+        "trained again with the same settings, and the newest run counts."
+        for method in methods
+        for run in method.repeats
+    ]
     lacking: defaultdict[tuple[tuple[int, int], ...], list[Method]] = defaultdict(list)
     for method in methods:
         if method.missing():
             lacking[tuple(method.missing())].append(method)
-    lines = []
     for missing, group in lacking.items():
         seeds = sorted({seed for _, seed in missing})
         shown = "; ".join(

@@ -21,7 +21,7 @@ from dfer_zoo.comparison import (
     difference_of_clips,
     group_by_clips,
     people_of,
-    what_is_missing,
+    remarks,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
@@ -271,7 +271,7 @@ def compare(
         grids = [score_grid(comparison)]
         grids += [rule_grid(comparison)] if others else []
         grids += [pair_grid(comparison)] if len(comparison.pairs) else []
-        notes += what_is_missing(group)
+        notes += remarks(group)
         printed, note = _published(group, published)
         grids += [] if printed is None else [printed]
         notes += [] if note is None else [note]
@@ -333,13 +333,14 @@ def _check_baseline(baseline: str | None, groups: Sequence[Sequence[Method]]) ->
     """Raise InputError for a baseline that cannot be paired with anything."""
     if baseline is None:
         return
-    names = {method.name: (method, group) for group in groups for method in group}
-    if baseline not in names:
-        raise InputError(f"There is no method {baseline!r} for a baseline; the runs are of {', '.join(sorted(names))}.")
-    base, group = names[baseline]
-    if len(group) > 1:
+    own = [group for group in groups if baseline in {method.name for method in group}]
+    if not own:
+        names = ", ".join(sorted({method.name for group in groups for method in group}))
+        raise InputError(f"There is no method {baseline!r} for a baseline; the runs are of {names}.")
+    if any(len(group) > 1 for group in own):
         return
-    others = [method for method, _ in names.values() if method is not base]
+    base = own[0][0]
+    others = [method for group in groups for method in group if method.name != baseline]
     if not others:
         raise InputError(f"{baseline} is the only method: name runs of another one too.")
     raise InputError(

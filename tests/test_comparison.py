@@ -1,5 +1,6 @@
 """Runs become methods, and methods that scored the same clips are compared."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from dfer_zoo.comparison import (
     difference_of_clips,
     group_by_clips,
     people_of,
+    remarks,
     verdict,
-    what_is_missing,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
@@ -101,8 +102,16 @@ def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     with pytest.raises(InputError, match="m3dfel-dfew/fold1-seed0 is given 2 times"):
         methods_of(run, run.parent / ".." / run.parent.name / run.name)
-    with pytest.raises(InputError, match=r"fold1-seed0-2 are the same training twice: .*fold 1, seed 0.*Leave one"):
-        methods_of(run, write_run(tmp_path, version="-2"))
+
+
+def test_of_a_training_done_twice_the_newest_run_counts(tmp_path: Path) -> None:
+    new, old = write_run(tmp_path, right=0.5, version="-2"), write_run(tmp_path)
+    os.utime(old / "cost.json", (0, 0))
+    (method,) = methods_of(old, new, write_run(tmp_path, fold=2))
+    assert [run.path.name for run in method.runs] == ["fold1-seed0-2", "fold2-seed0"]
+    assert method.clips.groupby("fold")["right"].mean().tolist() == [0.5, 0.75]
+    left_out = remarks([method])[0]
+    assert left_out.startswith(f"{old} is left out: m3dfel, fold 1, seed 0 was trained again with the same settings")
 
 
 def test_runs_of_one_method_on_two_datasets_are_refused(tmp_path: Path) -> None:
@@ -281,14 +290,23 @@ def test_rules_stand_below_each_other_and_only_one_is_paired(tmp_path: Path) -> 
     assert [method.title for method in comparison.compared] == ["a", "b"]
 
 
-def test_what_is_missing_says_how_to_train_it(tmp_path: Path) -> None:
+def test_what_is_missing_comes_with_its_command(tmp_path: Path) -> None:
     whole = [write_run(tmp_path, "whole", fold=fold) for fold in range(1, 6)]
     some = [write_run(tmp_path, name, fold=fold) for name in ("a", "b") for fold in (1, 4)]
-    lines = what_is_missing(methods_of(*whole, *some))
+    lines = remarks(methods_of(*whole, *some))
     assert len(lines) == 1
     assert lines[0].startswith("a, b: seed 0 lacks fold 2, 3, 5.")
     assert f"`dfer-zoo fit --config {some[0]}/config.yaml --data.fold 2 --seed_everything 0`" in lines[0]
-    assert what_is_missing(methods_of(write_run(tmp_path, fold=None, data="FERV39k"))) == []
+    assert remarks(methods_of(write_run(tmp_path, fold=None, data="FERV39k"))) == []
+
+
+def test_the_folds_of_own_clips_are_those_that_any_method_has(tmp_path: Path) -> None:
+    whole = [write_run(tmp_path, "whole", fold=fold, data="Clips") for fold in (1, 2, 3)]
+    part = write_run(tmp_path, "part", fold=2, data="Clips")
+    others = [write_run(tmp_path, "other", fold=7, data="Clips", root="elsewhere")]
+    (line,) = remarks(methods_of(*whole, part, *others))
+    assert line.startswith("part: seed 0 lacks fold 1, 3.")
+    assert f"`dfer-zoo fit --config {part}/config.yaml --data.fold 1 --seed_everything 0`" in line
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,13 @@ def test_a_baseline_that_cannot_be_paired_is_refused(tmp_path: Path, baseline: s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_a_baseline_that_is_alone_on_another_dataset_is_paired_where_it_is_not(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, name) for name in ("a", "b")]
+    compare([*paths, write_run(tmp_path, "b", None, data="FERV39k")], baseline="b", out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "pairs.csv")[["first", "second"]].to_numpy().tolist() == [["a", "b"]]
+
+
 def test_a_baseline_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a is the only method"):
         compare([write_run(tmp_path, "a")], baseline="a", out=tmp_path / "out")
