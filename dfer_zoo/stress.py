@@ -1,6 +1,5 @@
 """How much of its score a model keeps when the clips get worse."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 from dfer_zoo import figures
 from dfer_zoo.data.corruptions import KINDS, Corruption
 from dfer_zoo.errors import InputError
-from dfer_zoo.results import WIDE, Run, load_run
+from dfer_zoo.results import EVALUATED, WIDE, Run, load_run, read_json
 from dfer_zoo.runs import BEST, evaluate_checkpoint, load_data, write_text
 
 if TYPE_CHECKING:
@@ -46,11 +45,15 @@ class Trial:
         return f"stress/{BEST}-{corruption.kind}={corruption.level:g}-seed{corruption.seed}"
 
     def result(self) -> dict[str, Any] | None:
-        """Return its scores, None where they are not there or are of other clips."""
+        """Return its scores, None where they are not there or are of other clips.
+
+        Raises:
+            DataError: a file that does not hold them.
+        """
         path = self.run.path / "evaluations" / f"{self.name}.json"
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "Delete it: this command writes it again.", EVALUATED)
         return content if content["test_set"] == self.run.evaluation["test_set"] else None
 
 
