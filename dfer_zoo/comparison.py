@@ -20,17 +20,20 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
 from dfer_zoo.results import RULES, Run
-from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, COST, fingerprint
+from dfer_zoo.runs import BEST, BEST_TEST, COST, fingerprint
 
 ALPHA = 0.05
 """A difference is decided where its adjusted p-value is below this."""
 
 MEASURES = ("war", "uar")
 
+TRAINING_P = ("war_training_p", "uar_training_p")
+
 PAIR_COLUMNS = (
     *("data", "test_set", "rule", "first", "second"),
     *(f"{measure}_{column}" for measure in MEASURES for column in ("difference", "low", "high")),
-    *("mcnemar_p", "war_p", "uar_p", "war_p_holm", "uar_p_holm", "verdict"),
+    *("mcnemar_p", "war_p", "uar_p", *TRAINING_P),
+    *("war_p_holm", "uar_p_holm", *(f"{column}_holm" for column in TRAINING_P), "verdict"),
 )
 
 NOT_THE_METHOD = {
@@ -104,8 +107,8 @@ class Method:
         shares = [row[i] / row.sum() if row.sum() else None for i, row in enumerate(confusion)]
         return dict(zip(EMOTIONS, shares, strict=True))
 
-    def spread(self, part: str) -> np.ndarray:
-        """Return the standard deviation of WAR and UAR ``(2,)`` between folds or seeds; NaN for one alone.
+    def scores(self, part: str) -> np.ndarray:
+        """Return WAR and UAR ``(n, 2)``, 0..1, of each fold or seed, in their order.
 
         Args:
             part: ``fold``, of the mean over seeds; or ``seed``, of all folds together (seeds that have them all).
@@ -118,6 +121,11 @@ class Method:
         for _, group in answers.groupby(part):
             clips = group.groupby("clip")[["label", "right"]].mean()
             scores.append(statistics.scores([clips["right"]], clips["label"].astype(int))[0])
+        return np.array(scores).reshape(-1, 2)
+
+    def spread(self, part: str) -> np.ndarray:
+        """Return the standard deviation of `scores` ``(2,)``; NaN for a fold or seed alone."""
+        scores = self.scores(part)
         return np.std(scores, axis=0, ddof=1) if len(scores) > 1 else np.full(2, np.nan)
 
     def missing(self) -> list[tuple[int, int]]:
@@ -291,8 +299,9 @@ def compare_methods(
 
     Scores are those of all folds' clips in one confusion matrix, which DFEW's folds allow as they partition its clips.
     Intervals are drawn within folds. The p-value of WAR is McNemar's exact one where each clip stands for itself and
-    has one answer a method, otherwise that of `statistics.swap_test`, as UAR's always is; both are adjusted by Holm's
-    method for the number of pairs, each measure by itself.
+    has one answer a method, otherwise that of `statistics.swap_test`, as UAR's always is. These are about the trained
+    models at hand; where both methods have several folds or seeds, `statistics.training_test` asks whether they would
+    differ if trained again. All are adjusted by Holm's method for the number of pairs, each measure and test by itself.
 
     Args:
         methods: of `collect`; those of another rule than `rule` are shown but in no pair.
@@ -354,11 +363,12 @@ def compare_methods(
                 f"{measure}_low": low[place],
                 f"{measure}_high": high[place],
             }
-        pairs.append(row | {"mcnemar_p": exact, "war_p": exact if single and people is None else p_war, "uar_p": p_uar})
+        row |= {"mcnemar_p": exact, "war_p": exact if single and people is None else p_war, "uar_p": p_uar}
+        pairs.append(row | dict(zip(TRAINING_P, _training_p(methods[first], methods[second]), strict=True)))
     table = pd.DataFrame(pairs, columns=PAIR_COLUMNS)
     if pairs:
-        for measure in MEASURES:
-            table[f"{measure}_p_holm"] = statistics.holm(table[f"{measure}_p"])
+        for column in ("war_p", "uar_p", *TRAINING_P):
+            table[f"{column}_holm"] = statistics.holm(table[column])
         table["verdict"] = [verdict(row) for row in table.to_dict("records")]
     return Comparison(methods, pd.DataFrame(rows), table, "clips" if people is None else "people")
 
@@ -371,23 +381,34 @@ def _pairs(methods: Sequence[Method], baseline: str | None, rule: str) -> list[t
     return [(place, other) for other in base for place in places if place != other]
 
 
-def verdict(pair: Mapping[str, Any]) -> str:
-    """Say in words what the adjusted p-values of a pair decide.
+def _training_p(first: Method, second: Method) -> np.ndarray:
+    """Return `statistics.training_test` of two methods on the same clips ``(2,)``; NaN where one was trained once."""
+    for part in ("fold", "seed"):
+        scores = first.scores(part), second.scores(part)
+        if min(map(len, scores)) > 1:
+            return statistics.training_test(*scores, paired=part == "fold")
+    return np.full(2, np.nan)
 
-    >>> verdict({"first": "a", "second": "b", "war_difference": 0.1, "war_p_holm": 0.01,
-    ...          "uar_difference": 0.1, "uar_p_holm": 0.2})
-    'a better in WAR; UAR undecided'
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """Say in words what the adjusted p-values of a pair decide: those about the clips, and about training if any.
+
+    >>> once = {"first": "a", "second": "b", "war_difference": 0.1, "war_p_holm": 0.01, "war_training_p_holm": np.nan,
+    ...         "uar_difference": 0.1, "uar_p_holm": 0.2, "uar_training_p_holm": np.nan}
+    >>> verdict(once), verdict(once | {"war_training_p_holm": 0.3, "uar_training_p_holm": 0.3})
+    ('a better in WAR on these trainings; UAR undecided', 'undecided')
     """
     better = {
         measure.upper(): pair["first"] if pair[f"{measure}_difference"] > 0 else pair["second"]
         for measure in MEASURES
-        if pair[f"{measure}_p_holm"] < ALPHA
+        if pair[f"{measure}_p_holm"] < ALPHA and not pair[f"{measure}_training_p_holm"] >= ALPHA
     }
     if not better:
         return "undecided"
+    these = " on these trainings" if np.isnan(pair["war_training_p_holm"]) else ""
     if len(better) == len(MEASURES) and len(set(better.values())) == 1:
-        return f"{better['WAR']} better"
-    said = [f"{name} better in {measure}" for measure, name in better.items()]
+        return f"{better['WAR']} better{these}"
+    said = [f"{name} better in {measure}{these}" for measure, name in better.items()]
     return "; ".join(said + [f"{measure.upper()} undecided" for measure in MEASURES if measure.upper() not in better])
 
 
@@ -450,33 +471,3 @@ def _identities(run: Run) -> Mapping[str, tuple[str, int | str]]:
         }
     except DataError:  # a csv that does not tell, or is gone
         return {}
-
-
-def remarks(methods: Sequence[Method]) -> list[str]:
-    """Say which runs were left out as repeats, and which folds and seeds are missing with the command that trains one.
-
-    Methods that miss the same share a line.
-    """
-    lines = [
-        f"{run.path} is left out: {method.name}{'' if run.fold is None else f', fold {run.fold}'}, seed {run.seed} was "
-        "trained again with the same settings, and the newest run counts."
-        for method in methods
-        for run in method.repeats
-    ]
-    lacking: defaultdict[tuple[tuple[int, int], ...], list[Method]] = defaultdict(list)
-    for method in methods:
-        if method.missing():
-            lacking[tuple(method.missing())].append(method)
-    for missing, group in lacking.items():
-        seeds = sorted({seed for _, seed in missing})
-        shown = "; ".join(
-            f"seed {seed} lacks fold {', '.join(str(fold) for fold, other in missing if other == seed)}"
-            for seed in seeds
-        )
-        fold, seed = missing[0]
-        config = group[0].runs[0].path / CONFIG
-        lines.append(
-            f"{', '.join(method.name for method in group)}: {shown}. To train what is missing, and so on: "
-            f"`dfer-zoo fit --config {config} --data.fold {fold} --seed_everything {seed}`"
-        )
-    return lines

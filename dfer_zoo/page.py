@@ -21,11 +21,10 @@ from dfer_zoo.comparison import (
     flatten,
     group_by_clips,
     people_of,
-    remarks,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.report import Grid, pair_grid, score_grid
+from dfer_zoo.report import Grid, pair_grid, remarks, score_grid
 from dfer_zoo.results import Run, load_run, softmax
 from dfer_zoo.runs import CONFIG, PROVENANCE, load_data, write_text, writing
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_ind, ttest_rel
 from test_results import write_evaluation, write_run
 
 from dfer_zoo import statistics
@@ -15,14 +16,16 @@ from dfer_zoo.comparison import (
     difference_of_clips,
     group_by_clips,
     people_of,
-    remarks,
     verdict,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.report import pair_grid, remarks
 from dfer_zoo.results import Run, load_run
 
 pytestmark = pytest.mark.usefixtures("no_collection")
+
+TRAINING = ("war_training_p_holm", "uar_training_p_holm")
 
 
 def methods_of(*paths: Path) -> list:
@@ -169,7 +172,9 @@ def test_rows_and_pairs_hold_what_the_statistics_say(tmp_path: Path) -> None:
     np.testing.assert_allclose(list(pair[["war_high", "uar_high"]]), high)
     assert pair["mcnemar_p"] == pair["war_p"] == pair["war_p_holm"] == statistics.mcnemar(*right)
     assert pair["uar_p"] == pair["uar_p_holm"] == statistics.swap_test(*right, label)[1]
-    assert pair["verdict"] == "a better"
+    folds = [[run.evaluation["war"] for run in method.runs] for method in (a, b)]
+    assert pair["war_training_p"] == pair["war_training_p_holm"] == pytest.approx(ttest_rel(*folds).pvalue)
+    assert pair["verdict"] == "undecided", "two folds are few"
 
 
 def test_identical_methods_are_undecided(tmp_path: Path) -> None:
@@ -321,4 +326,38 @@ def test_the_folds_of_own_clips_are_those_that_any_method_has(tmp_path: Path) ->
 )
 def test_verdict(war: float, p_war: float, uar: float, p_uar: float, said: str) -> None:
     pair = {"first": "a", "second": "b", "war_difference": war, "uar_difference": uar}
-    assert verdict(pair | {"war_p_holm": p_war, "uar_p_holm": p_uar}) == said
+    clips = {"war_p_holm": p_war, "uar_p_holm": p_uar}
+    assert verdict(pair | clips | dict.fromkeys(TRAINING, 0.01)) == said
+    assert verdict(pair | clips | dict.fromkeys(TRAINING, 0.06)) == "undecided"
+    once = verdict(pair | clips | dict.fromkeys(TRAINING, np.nan))
+    assert once.replace(" on these trainings", "") == said
+    assert once.count(" on these trainings") == said.count("better")
+
+
+@pytest.mark.parametrize(
+    ("wars", "said"),
+    [
+        ({"a": (1.0, 0.5, 0.75), "b": (0.25, 0.5, 0.5)}, "undecided"),  # another seed may well turn it
+        ({"a": (1.0, 0.9, 1.0), "b": (0.25, 0.5, 0.25)}, "a better"),
+        ({"a": (1.0, 0.9, 1.0), "b": (0.25,)}, "a better on these trainings"),
+    ],
+)
+def test_a_difference_must_be_larger_than_the_luck_of_training(
+    tmp_path: Path, wars: dict[str, tuple[float, ...]], said: str
+) -> None:
+    counts = (20,) * 7
+    paths = [
+        write_run(tmp_path, name, seed=seed, right=war, counts=counts)
+        for name, trained in wars.items()
+        for seed, war in enumerate(trained)
+    ]
+    comparison = compare_methods(methods_of(*paths))
+    pair = comparison.pairs.iloc[0]
+    assert pair["war_p_holm"] < 0.001
+    assert pair["verdict"] == said
+    if len(wars["b"]) > 1:
+        expected = ttest_ind(wars["a"], wars["b"], equal_var=False).pvalue
+        assert pair["war_training_p"] == pytest.approx(expected)
+    grid = pair_grid(comparison)
+    assert any("another seed may change it" in note for note in grid.notes)
+    assert ("WAR, training p" in grid.cells) == (len(wars["b"]) > 1)

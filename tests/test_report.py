@@ -107,7 +107,7 @@ def test_pairs_are_in_points(tmp_path: Path) -> None:
     assert cells["pair"][0] == "a - b"
     assert cells["WAR"][0].startswith("+75.00 [+")
     assert cells["McNemar p"][0] == "<0.001"
-    assert cells["verdict"][0] == "a better"
+    assert cells["verdict"][0] == "a better on these trainings"
 
 
 def test_the_papers_rule_is_labelled_wherever_it_stands(tmp_path: Path) -> None:
