@@ -68,7 +68,8 @@ def plan(runs: Sequence[Run], kinds: Sequence[str], strengths: Sequence[int], se
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no corruption {unknown[0]!r}. There are: {', '.join(KINDS)}.")
     if not strengths or not set(strengths) <= set(STRENGTHS):
-        raise InputError(f"strengths are {list(strengths)}; allowed: numbers from 1 to 5, at least one.")
+        shown = ",".join(map(str, strengths))
+        raise InputError(f"--strengths is {shown!r}; allowed: numbers from 1 to 5, at least one.")
     for run in runs:
         if run.evaluation["test_set"] != runs[0].evaluation["test_set"]:
             raise InputError(
@@ -227,33 +228,36 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
 def stress(
     runs: list[Path],
     corruptions: str | None = None,
-    strengths: tuple[int, ...] = (1, 3, 5),
+    strengths: str = "1,3,5",
     seed: int = 0,
-    out: Path = Path("runs/stress"),
+    out: Path | None = None,
 ) -> None:
     """Test the chosen checkpoints of runs under fixed corruptions of their test clips.
 
     The corruptions change the frames before they are resized to the net's own size; dfer_zoo/data/corruptions.py holds
     what each strength means. What is random is a function of the seed, the corruption and the clip's name, so all
     models are shown the same clips. Predictions go to evaluations/stress in each run; what is there is not computed
-    again. The folder given as `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
+    again. The folder `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
 
     Args:
         runs: folders of runs tested on the same clips, such as runs/m3dfel-dfew/fold1-seed0.
         corruptions: names with commas between, such as blur,drop; all by default.
-        strengths: from 1, mild, to 5.
+        strengths: from 1, mild, to 5, such as 1-5 or 1,3.
         seed: of what is random about a corruption.
-        out: folder for the table and the figures.
+        out: folder for the table and the figures; RUN/stress by default, runs/stress for several runs, where those of
+            the last selection stand.
 
     Raises:
         InputError: a folder that is no finished run, runs of different test clips, an unknown corruption or strength.
     """
+    from dfer_zoo.crossval import numbers
+
     kinds = corruptions.split(",") if corruptions else list(KINDS)
     loaded = [load_run(Path(run)) for run in runs]
-    trials = plan(loaded, kinds, strengths, seed)
+    trials = plan(loaded, kinds, numbers(strengths, "strengths"), seed)
     carry_out(trials)
     rows = report(trials)
-    out = Path(out)
+    out = Path(out) if out else loaded[0].path / "stress" if len(loaded) == 1 else Path("runs/stress")
     write_text(out / "stress.csv", rows.to_csv(index=False))
     console = Console(width=max(Console().width, WIDE))
     console.print(drop_table(rows, loaded))
