@@ -329,7 +329,7 @@ def crossval(
         quick: take the recipe for 2 CPU cores.
         runs: folder of all runs.
         root: folder of the dataset.
-        jobs: processes at once, which share the CPU's threads.
+        jobs: processes at once, which share the CPU's threads and take one GPU each.
         list: run nothing; print the state of all runs, and the commands of the missing ones for other machines.
         fit_options: words for `fit`.
 

@@ -486,3 +486,27 @@ def test_long_tail_options_and_averaged_weights_by_their_names(dfew_root: Path, 
     written.unlink()
     assert main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}"]) == 0
     pd.testing.assert_frame_equal(pd.read_csv(written), in_fit, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["a b --out o --seed 3 --fast", "--out o --seed=3 --fast a b", "a --fast --seed 3 b --out=o", "--fast true a b"],
+)
+def test_a_list_may_stand_before_and_behind_the_options(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(runs: list[Path], out: Path = Path("o"), seed: int = 3, fast: bool = False, slow: bool = False) -> None:
+        called.append((runs, Path(out), seed, fast, slow))
+
+    called: list[tuple] = []
+    monkeypatch.setattr("dfer_zoo.report.compare", record)
+    assert main(["compare", *words.split()]) == 0
+    assert called == [([Path("a"), Path("b")], Path("o"), 3, True, False)]
+
+
+def test_a_switch_may_be_said_to_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(runs: list[Path], fast: bool = True) -> None:
+        called.append((runs, fast))
+
+    called: list[tuple] = []
+    monkeypatch.setattr("dfer_zoo.report.compare", record)
+    assert main(["compare", "--fast", "false", "a"]) == 0
+    assert called == [([Path("a")], False)]

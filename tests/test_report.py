@@ -107,7 +107,7 @@ def test_pairs_are_in_points(tmp_path: Path) -> None:
     assert cells["pair"][0] == "a - b"
     assert cells["WAR"][0].startswith("+75.00 [+")
     assert cells["McNemar p"][0] == "<0.001"
-    assert cells["verdict"][0] == "a better"
+    assert cells["verdict"][0] == "a better on these trainings"
 
 
 def test_the_papers_rule_is_labelled_wherever_it_stands(tmp_path: Path) -> None:
@@ -204,6 +204,13 @@ def test_a_baseline_that_cannot_be_paired_is_refused(tmp_path: Path, baseline: s
     with pytest.raises(InputError, match=message):
         compare(paths, baseline=baseline, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_baseline_that_is_alone_on_another_dataset_is_paired_where_it_is_not(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, name) for name in ("a", "b")]
+    compare([*paths, write_run(tmp_path, "b", None, data="FERV39k")], baseline="b", out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "pairs.csv")[["first", "second"]].to_numpy().tolist() == [["a", "b"]]
 
 
 def test_a_baseline_alone_is_refused(tmp_path: Path) -> None:
