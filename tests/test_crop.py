@@ -12,6 +12,7 @@ import pytest
 from films import BLUE, GREEN, RED, find, scene, write_film
 from hypothesis import given
 from hypothesis import strategies as st
+from test_locks import held
 
 from dfer_zoo.__main__ import main
 from dfer_zoo.data import Clips
@@ -300,3 +301,13 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
         assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 2
     assert "a cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
     assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 0
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path, capsys) -> None:
+    root, first, second = tmp_path / "clips", film(tmp_path / "a.mp4", RED), film(tmp_path / "b.mp4", BLUE)
+    assert crop(first, "--out", root) == 0
+    with held(root) as other:
+        assert crop(first, second, "--out", root) == 2
+        assert f"clips is being filled by process {other.pid}" in " ".join(capsys.readouterr().err.split())
+        assert not (root / "clips" / "b").exists()
+    assert crop(first, second, "--out", root) == 0

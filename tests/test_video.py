@@ -17,6 +17,7 @@ import torch
 from films import BLUE, GREEN, RED, ColorModel, find, render_faces, scene, write_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_locks import held
 
 import dfer_zoo
 from dfer_zoo.__main__ import main
@@ -294,7 +295,7 @@ def test_command_writes_all_it_promises(film: Path, fake: ColorModel, tmp_path: 
     assert "ColorModel, trained on Colors. It estimates apparent expression, not what a person feels." in printed
     assert "still.png: 1 of 1 frames looked at, a still picture as a clip of one frame" in printed
     assert "nobody.mp4: no face found, 7 of 12 frames looked at" in printed
-    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    written = {str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file()}
     parts = ("timeline.csv", "timeline.json", "timeline.png", "moments.png")
     assert written == {
         *(f"three people/person{person}/{part}" for person in (1, 2, 3) for part in parts),
@@ -365,13 +366,26 @@ def test_what_was_interrupted_leaves_nothing_and_is_done_again(
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
         interrupted.setattr(command, "draw_timeline", stop)
         run(short, "--out", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".one person.lock"]
     leftover = tmp_path / "out" / ".one person.part"  # of a process that was killed
     leftover.mkdir()
     (leftover / "half").touch()
     assert run(short, "--out", tmp_path / "out", "--annotate", "false") == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one person"]
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".lock"] == ["one person"]
     assert not (tmp_path / "out" / "one person" / "annotated.mp4").exists()
+
+
+def test_two_processes_do_not_do_the_same_video(short: Path, fake: ColorModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    part = out / ".one person.part"
+    other = write_film(tmp_path / "other.mp4", [scene((RED, 60, 60, 40))] * 3)
+    with held(out, ".one person.lock") as process:
+        part.mkdir()  # what the other process has written so far
+        assert run(short, "--out", out, "--annotate", "false") == 2
+        assert f"by process {process.pid}" in " ".join(capsys.readouterr().err.split())
+        assert part.exists()
+        assert run(other, "--out", out, "--annotate", "false") == 0
+    assert run(short, other, "--out", out, "--annotate", "false") == 0
 
 
 def test_a_full_disk_is_one_line(short: Path, fake: ColorModel, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -381,7 +395,7 @@ def test_a_full_disk_is_one_line(short: Path, fake: ColorModel, tmp_path: Path, 
     monkeypatch.setattr(command, "draw_timeline", full)
     assert run(short, "--out", tmp_path / "out", "--annotate", "false") == 2
     assert "one person cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".one person.lock"]
     (tmp_path / "file").touch()
     assert run(short, "--out", tmp_path / "file" / "out") == 2
     assert "cannot be written" in capsys.readouterr().err
@@ -408,7 +422,7 @@ def test_bad_files_are_named_and_the_others_done(short: Path, fake: ColorModel, 
         "one person.mp4: 11 of 20 frames looked at",
     ):
         assert message in printed
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one person"]
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".lock"] == ["one person"]
 
 
 @pytest.mark.parametrize(

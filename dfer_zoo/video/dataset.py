@@ -35,6 +35,7 @@ from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.locks import alone_in
 from dfer_zoo.video.cropping import ANCHOR, CROP_SIZE, SIDE, Span, crop
 from dfer_zoo.video.faces import Detector, load_detector
 from dfer_zoo.video.footage import Footage, frames_of, look_through
@@ -109,7 +110,7 @@ def crop_videos(
         Exit status: 0, 1 if every video was dropped.
 
     Raises:
-        InputError: an option out of range, or a folder that holds something else.
+        InputError: an option out of range, or a folder that holds something else or that another process fills.
         DataError: no videos, or a csv that cannot be used.
     """
     if not 0 <= least <= 1:
@@ -120,20 +121,21 @@ def crop_videos(
     load_detector(detector)  # a wrong name is told now, not by every process
     settings = Settings(detector, upright, least)
     claim(out, settings)
-    rows = {}
-    missing = []
-    for source in sources:
-        if source.why_not:
-            rows[source.clip] = dropped(source, source.why_not)
-        elif (row := done_before(out, source)) is not None:
+    with alone_in(out, "filled"):
+        rows = {}
+        missing = []
+        for source in sources:
+            if source.why_not:
+                rows[source.clip] = dropped(source, source.why_not)
+            elif (row := done_before(out, source)) is not None:
+                rows[source.clip] = row
+            else:
+                missing.append(source)
+        workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+        done = crop_all(out, missing, settings, workers)
+        for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
             rows[source.clip] = row
-        else:
-            missing.append(source)
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    done = crop_all(out, missing, settings, workers)
-    for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
-        rows[source.clip] = row
-    return write_tables(out, sources, [rows[source.clip] for source in sources])
+        return write_tables(out, sources, [rows[source.clip] for source in sources])
 
 
 def done_before(root: Path, source: Source) -> dict[str, Any] | None:
