@@ -36,7 +36,7 @@ TOLERANCE = 1e-3
 BATCHES = (1, 3)
 """Sizes of the batches that are compared, of clips with contrast. On a clip without any, such as a black one, HDF's
 logits are not sharp to begin with: most frequencies of its attention are rounding noise around 0, whose sign its Eq. 6
-amplifies, so that they differ by up to some 2e-3 between runtimes and machines."""
+amplifies, so that they differ visibly between runtimes and machines."""
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
