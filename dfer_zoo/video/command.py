@@ -150,7 +150,7 @@ def recognize_file(
         sheets = {number: strongest(rows) for number, rows in people.items()}
         moments = {i: windows[i] for chosen in sheets.values() for i in chosen}
         strips = {}
-        annotation = Annotation(footage, windows, table)
+        annotation = Annotation(footage, windows, table, trained_on(model.spec))
         for i, strip in draw_video(annotation, moments, picture, begin("drawing", footage.end)):
             strips[i] = strip
             number = windows[i].person

@@ -155,8 +155,12 @@ def trained_on(spec: dict[str, Any]) -> str:
 
     >>> trained_on({"model": "HDF", "data": "DFEW", "generated": True})
     "HDF, trained on generated faces in DFEW's layout"
+    >>> trained_on({"model": "HDF", "data": "Clips"})
+    'HDF, trained on clips of your own'
     """
-    data = f"generated faces in {spec['data']}'s layout" if spec.get("generated") else spec["data"]
+    data = "clips of your own" if spec["data"] == "Clips" else spec["data"]
+    if spec.get("generated"):
+        data = f"generated faces in {data}'s layout"
     return f"{spec['model']}, trained on {data}"
 
 
