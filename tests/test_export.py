@@ -100,15 +100,6 @@ def test_the_other_models_export_too(name: str, tmp_path: Path) -> None:
     assert exported.spec["input_type"] == "float"
 
 
-def test_a_torch_export_takes_floats(checkpoint: Path, tmp_path: Path) -> None:
-    export(checkpoint, "torch", tmp_path / "model.pt2", "float")
-    video = random_clips(SPEC, 1)
-    with torch.no_grad():
-        expected = models.load(checkpoint)(video).logits
-    logits, _ = torch.export.load(tmp_path / "model.pt2").module()(video.float())
-    torch.testing.assert_close(logits, expected)
-
-
 def test_an_export_recognizes_videos(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4", [scene((RED, 60, 60, 40), (BLUE, 120, 60, 30))] * 12)
     words = ["--checkpoint", str(exported), "--detector", "films:find", "--out", str(tmp_path / "out")]
@@ -189,11 +180,11 @@ except ImportError:
 
 def test_a_torch_export_runs_without_this_package(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
-    assert main(["export", str(checkpoint), "--format", "torch", "--out", str(path)]) == 0
+    assert main(["export", str(checkpoint), "--format", "torch", "--input", "float", "--out", str(path)]) == 0
     with pytest.raises(CheckpointError, match=r"is for torch\.export\.load"):
         models.load(path)
     video = random_clips(SPEC, 3)
-    torch.save(video, tmp_path / "exchange")
+    torch.save(video.float(), tmp_path / "exchange")
     repository = str(Path(__file__).parent.parent)
     command = [sys.executable, "-c", LOAD_ALONE, str(path), str(tmp_path / "exchange"), repository]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120, capture_output=True)
