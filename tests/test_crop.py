@@ -12,6 +12,7 @@ import pytest
 from films import BLUE, GREEN, RED, find, scene, write_film
 from hypothesis import given
 from hypothesis import strategies as st
+from test_locks import held
 
 from dfer_zoo.__main__ import main
 from dfer_zoo.data import Clips
@@ -199,6 +200,33 @@ def test_persons_in_a_csv_become_folds(tmp_path: Path) -> None:
     assert (table["split"] == "test").equals(table["fold"] == 1)
 
 
+def test_ones_own_split_is_kept(tmp_path: Path, capsys) -> None:
+    parts = ["train", "train", "test"]
+    rows = [f"{film(tmp_path / f'{i}.mp4', RED, frames=2).name},Happy,{part},p{i}" for i, part in enumerate(parts)]
+    (tmp_path / "videos.csv").write_text("\n".join(["path,label,split,person", *rows]) + "\n")
+    assert crop(tmp_path / "videos.csv", "--out", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out" / "clips.csv")
+    assert table.columns.tolist() == ["path", "label", "split", "person"]
+    assert table["split"].tolist() == parts
+    assert capsys.readouterr().out.rstrip().endswith(f"Train: --data Clips --data.root {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,fold,person\na.mp4,1,ann\nb.mp4,2,bob\nc.mp4,2,ann\n", "c.mp4: person 'ann' is in fold 1 and in fold 2"),
+        ("path,split,person\na.mp4,test,ann\nb.mp4,train,ann\n", "'ann' is in split test and in split train"),
+        ("path,person\na.mp4,ann\nb.mp4,ann\n", "All videos are of one person, 'ann'"),
+        ("path,person\na.mp4,ann\nb.mp4,\n", "b.mp4: the person is empty"),
+    ],
+)
+def test_persons_who_cannot_be_kept_apart(table: str, message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "videos.csv").write_text(table)
+    assert crop(tmp_path / "videos.csv", "--out", tmp_path / "out") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_videos_without_labels_can_be_predicted(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", GREEN)
     assert crop(path, "--out", tmp_path / "out") == 0
@@ -300,3 +328,13 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
         assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 2
     assert "a cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
     assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 0
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path, capsys) -> None:
+    root, first, second = tmp_path / "clips", film(tmp_path / "a.mp4", RED), film(tmp_path / "b.mp4", BLUE)
+    assert crop(first, "--out", root) == 0
+    with held(root) as other:
+        assert crop(first, second, "--out", root) == 2
+        assert f"clips is being filled by process {other.pid}" in " ".join(capsys.readouterr().err.split())
+        assert not (root / "clips" / "b").exists()
+    assert crop(first, second, "--out", root) == 0

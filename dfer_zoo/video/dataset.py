@@ -33,6 +33,7 @@ from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.locks import alone_in
 from dfer_zoo.processes import in_processes
 from dfer_zoo.video.cropping import ANCHOR, CROP_SIZE, SIDE, Span, crop
 from dfer_zoo.video.faces import Detector, load_detector
@@ -95,7 +96,7 @@ def crop_videos(
 
     Args:
         videos: files, folders of videos, or one csv with a column path, relative to the csv, and any of label, split
-            (train or test), fold and person. With persons but no folds, folds are made that nobody leaves.
+            (train or test), fold and person. Of persons without split and fold, folds are made that nobody leaves.
         out: folder to write; new, empty, or from the same options.
         labels: read label, person and fold from the file names of this set.
         detector: mtcnn, whole (videos that are cropped already), or your own as module:name.
@@ -108,7 +109,7 @@ def crop_videos(
         Exit status: 0, 1 if every video was dropped.
 
     Raises:
-        InputError: an option out of range, or a folder that holds something else.
+        InputError: an option out of range, or a folder that holds something else or that another process fills.
         DataError: no videos, or a csv that cannot be used.
     """
     if not 0 <= least <= 1:
@@ -119,20 +120,21 @@ def crop_videos(
     load_detector(detector)  # a wrong name is told now, not by every process
     settings = Settings(detector, upright, least)
     claim(out, settings)
-    rows = {}
-    missing = []
-    for source in sources:
-        if source.why_not:
-            rows[source.clip] = dropped(source, source.why_not)
-        elif (row := done_before(out, source)) is not None:
+    with alone_in(out, "filled"):
+        rows = {}
+        missing = []
+        for source in sources:
+            if source.why_not:
+                rows[source.clip] = dropped(source, source.why_not)
+            elif (row := done_before(out, source)) is not None:
+                rows[source.clip] = row
+            else:
+                missing.append(source)
+        workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+        done = in_processes(partial(crop_video, out, settings), missing, workers, one_thread)
+        for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
             rows[source.clip] = row
-        else:
-            missing.append(source)
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    done = in_processes(partial(crop_video, out, settings), missing, workers, one_thread)
-    for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
-        rows[source.clip] = row
-    return write_tables(out, sources, [rows[source.clip] for source in sources])
+        return write_tables(out, sources, [rows[source.clip] for source in sources])
 
 
 def done_before(root: Path, source: Source) -> dict[str, Any] | None:
@@ -213,9 +215,30 @@ def videos_under(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def with_folds(sources: list[Source]) -> list[Source]:
-    """Add folds where only persons are known, none of whom leaves a fold, and a split by folds: fold 1 is for test."""
-    if sources and all("person" in source.columns and "fold" not in source.columns for source in sources):
+    """Add folds where persons alone are known, and a split where folds are: fold 1 is for test.
+
+    Raises:
+        DataError: a person in two folds or on both sides of a split, or persons of whom no folds can be made.
+    """
+    for column in ("fold", "split"):
+        parts: dict[str, str] = {}
+        for source in sources:
+            person, part = source.columns.get("person"), source.columns.get(column)
+            if person and part and parts.setdefault(person, part) != part:
+                raise DataError(
+                    f"{source.path}: person {person[:40]!r} is in {column} {parts[person]} and in {column} {part}. Put "
+                    f"all videos of a person into one, or leave out the column {column}: persons alone become folds."
+                )
+    if all("person" in source.columns and not {"fold", "split"} & source.columns.keys() for source in sources):
+        unnamed = next((source.path for source in sources if not source.columns["person"]), None)
+        if unnamed:
+            raise DataError(f"{unnamed}: the person is empty. Name everybody, or give a column fold or split.")
         persons = sorted({source.columns["person"] for source in sources}, key=natural_key)
+        if len(persons) < 2:
+            raise DataError(
+                f"All videos are of one person, {persons[0][:40]!r}: no folds can be made that nobody leaves. Give a "
+                "column fold or split, or leave out the column person."
+            )
         for source in sources:
             source.columns["fold"] = str(persons.index(source.columns["person"]) % FOLDS + 1)
     for source in sources:
@@ -351,8 +374,9 @@ def write_tables(root: Path, sources: Sequence[Source], rows: Sequence[dict[str,
         console.print(table)
     if len(kept) < len(sources):
         console.print(f"Which and why: {escape(str(root / REPORT))}", highlight=False, soft_wrap=True)
-    if "fold" in clips:
-        said = f"Train: --data Clips --data.root {escape(str(root))} --data.fold 1"
+    if {"label", "split"} <= set(clips):
+        fold = " --data.fold 1" if "fold" in clips else ""
+        said = f"Train: --data Clips --data.root {escape(str(root))}{fold}"
         console.print(said, highlight=False, soft_wrap=True)
     return int(not kept)
 
