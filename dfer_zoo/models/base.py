@@ -146,7 +146,8 @@ class DFERModel(L.LightningModule):
                 f"The loss is not finite at step {self.global_step} ({values}). Clips: {', '.join(batch.name)}. "
                 "The last checkpoint is intact: lower lr, or train in 32-bit precision, and continue from it."
             )
-        self.log_dict({f"train_{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch.name))
+        logged = {f"train_{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(logged, batch_size=len(batch.name), sync_dist=True)  # the mean over devices
         return terms["loss"]
 
     def step_seed(self, part: int = 0) -> int:
