@@ -238,6 +238,12 @@ def test_nothing_kept_is_status_1(tmp_path: Path) -> None:
     assert crop(film(tmp_path / "nobody.mp4"), "--out", tmp_path / "out") == 1
 
 
+def test_killed_before_the_folder_was_marked_the_same_words_go_on(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".crop.json.1234.tmp").write_text("{")
+    assert crop(film(tmp_path / "a.mp4", GREEN), "--out", tmp_path / "out") == 0
+
+
 def test_other_options_and_other_folders_are_refused(tmp_path: Path, capsys) -> None:
     path = film(tmp_path / "a.mp4", GREEN)
     assert crop(path, "--out", tmp_path / "out") == 0

@@ -19,15 +19,13 @@ import torch
 from test_cli import checkpoint_of, different, weights, words
 from test_locks import held
 
-from dfer_zoo import models
+from dfer_zoo import cli, models, runs
 from dfer_zoo.__main__ import main
 from dfer_zoo.checkpoints import WholeCheckpointIO
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.runs import is_finished
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quick_measurement")]
-
-MODELS = ("r3d_18", "hdf")
 
 
 def run_words(model: str, root: Path, runs: Path) -> list[str]:
@@ -38,11 +36,16 @@ def run_words(model: str, root: Path, runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The uninterrupted run of each model."""
+    """The uninterrupted run of each model, trained when it is first asked for."""
     runs = tmp_path_factory.mktemp("whole")
-    for model in MODELS:
-        assert not killed(lambda model=model: main(run_words(model, dfew_root, runs)), seconds=600)
-    return {model: runs / f"{model}-dfew" / "fold1-seed0" for model in MODELS}
+
+    class Whole(dict[str, Path]):
+        def __missing__(self, model: str) -> Path:
+            assert not killed(lambda: main(run_words(model, dfew_root, runs)), seconds=600)
+            self[model] = runs / f"{model}-dfew" / "fold1-seed0"
+            return self[model]
+
+    return Whole()
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -77,8 +80,28 @@ def test_killed_at_random_moments(whole: dict[str, Path], dfew_root: Path, tmp_p
     kill_at_random_moments("hdf", whole["hdf"], dfew_root, tmp_path, kills=2, seed=0)
 
 
+def test_killed_when_the_training_is_done(
+    whole: dict[str, Path], dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the chosen checkpoint is tested, before its scores are written, and before its cost is."""
+
+    def kill(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    line = run_words("r3d_18", dfew_root, tmp_path)
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    for owner, name, written in ((models.DFERModel, "test_step", 0), (runs, "evaluate", 1), (cli, "measure_cost", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, kill)
+            killed(lambda: main(line), seconds=600)
+        assert not is_finished(run)
+        assert len(list(run.glob("evaluations/test-*"))) == written
+    assert main(line) == 0
+    assert_same(run, whole["r3d_18"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["r3d_18", "hdf", "m3dfel", "micacl"])
 def test_killed_at_many_random_moments(model: str, whole: dict[str, Path], dfew_root: Path, tmp_path: Path) -> None:
     for seed in range(1, 6):
         kill_at_random_moments(model, whole[model], dfew_root, tmp_path / str(seed), kills=2, seed=seed)
@@ -93,7 +116,7 @@ def kill_at_random_moments(model: str, whole: Path, root: Path, folder: Path, ki
     while not deaths:  # a run that is faster than the measured one ends before it is killed
         shutil.rmtree(folder, ignore_errors=True)
         while deaths < kills and not is_finished(run):  # later attempts have less to do
-            deaths += killed(lambda: main(line), generator.uniform(0.2, 0.8) * duration)
+            deaths += killed(lambda: main(line), generator.uniform(0, 1.2) * duration)
         duration /= 2
     if not is_finished(run):
         assert main(line) == 0

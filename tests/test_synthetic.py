@@ -1,7 +1,10 @@
 """Generated faces: reproducible, resumable, in the real layouts, and with expressions that can be seen."""
 
 import csv
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,13 +15,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_interruption import killed
 
 from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.synthetic import synthesize
 from dfer_zoo.synthetic.appearance import draw_person
-from dfer_zoo.synthetic.dataset import Job, render_to_disk
+from dfer_zoo.synthetic.dataset import Job, claim, render_to_disk
 from dfer_zoo.synthetic.expressions import PROTOTYPES, Timing, actions_of, draw_habits, draw_timing, perform
 from dfer_zoo.synthetic.plan import SCENES, class_counts, make_plan
 from dfer_zoo.synthetic.raster import face_normals, rasterise, vertex_normals
@@ -80,6 +84,31 @@ def test_continues_after_an_interruption(dfew, tmp_path):
     synthesize("dfew", root, workers=1, **SMALL)
     assert digest(root) == digest(dfew)
     assert (clips / "00001" / "00001.jpg").stat().st_mtime_ns == kept
+
+
+def test_killed_at_any_moment_the_same_words_go_on(dfew, tmp_path):
+    """Killed over and over, each time a little later, the set becomes the one that was never interrupted."""
+    root, deaths = tmp_path / "dfew", 0
+    while killed(lambda: synthesize("dfew", root, workers=1, **SMALL), seconds=0.02 * 1.8**deaths):
+        deaths += 1
+    assert deaths > 3
+    assert digest(root) == digest(dfew)
+
+
+def test_killed_before_the_folder_was_marked_the_same_words_go_on(tmp_path):
+    def kill(path: Path, text: str) -> None:
+        path.open("w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", kill)
+        process = multiprocessing.get_context("fork").Process(target=claim, args=(tmp_path / "dfew", {"seed": 0}))
+        process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "dfew").iterdir()] == [".synthetic.json.part"]
+    claim(tmp_path / "dfew", {"seed": 0})
+    assert [path.name for path in (tmp_path / "dfew").iterdir()] == ["synthetic.json"]
 
 
 def test_refuses_a_folder_it_did_not_make(tmp_path):

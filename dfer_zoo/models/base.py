@@ -167,7 +167,8 @@ class DFERModel(L.LightningModule):
                 f"The loss is not finite at step {self.global_step} ({values}). Clips: {', '.join(batch.name)}. "
                 f"{DIVERGED}"
             )
-        self.log_dict({f"train_{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch.name))
+        logged = {f"train_{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(logged, batch_size=len(batch.name), sync_dist=True)  # the mean over devices
         return terms["loss"]
 
     def step_seed(self, part: int = 0) -> int:
@@ -231,10 +232,11 @@ class DFERModel(L.LightningModule):
         """
         optimizer = self.optimizer()
         parts = self.trainer.accumulate_grad_batches
-        if parts > 1 and self.compares_clips:
+        if parts > 1:
+            contrastive = ", and the contrastive loss compares the clips of each" if self.compares_clips else ""
             rank_zero_warn(
-                f"The contrastive loss compares clips within a batch: a step over {parts} accumulated batches is not "
-                f"that of one batch {parts} times as large."
+                f"A step over {parts} accumulated batches is not that of one batch {parts} times as large: BatchNorm "
+                f"normalises each by itself{contrastive}."
             )
         self.trainer.fit_loop.setup_data()  # without it, max_steps alone leaves the length of an epoch unknown
         total = self.trainer.estimated_stepping_batches

@@ -103,7 +103,7 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     occluders = draw_occluders(clip.frames, job.size, person.skin, rng)
     pictures = render_clip(person, performance_of(job, clip), shot, source, occluders, job.size, rng)
     target = job.root / folder
-    temporary = target.with_name(f".{target.name}.part")
+    temporary = part_of(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, picture in zip(frame_numbers(job.layout, clip, job.seed), pictures, strict=True):
@@ -111,10 +111,15 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     temporary.rename(target)
 
 
+def part_of(path: Path) -> Path:
+    """Return the name under which a file or a folder is written; a call that was killed leaves it behind."""
+    return path.with_name(f".{path.name}.part")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file by way of a temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     temporary.write_text(text)
     temporary.rename(path)
 
@@ -143,7 +148,7 @@ def write_splits(layout: Layout, root: Path, plan: list[Clip], folders: list[str
 def write_clip_table(job: Job, plan: list[Clip], folders: list[str]) -> None:
     """Write the table of clips with identity, source and timing."""
     path = job.root / CLIP_TABLE
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -192,7 +197,7 @@ def claim(root: Path, arguments: dict[str, object]) -> None:
                 f"{root} holds a set generated with other arguments ({told}). "
                 "Repeat them to continue it, choose another folder, or delete this one."
             )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    elif root.exists() and (not root.is_dir() or set(root.iterdir()) - {part_of(marker)}):
         raise InputError(
             f"{root} is not empty and was not made by the generator (it has no {MARKER}), so nothing was written. "
             "Choose a new or an empty folder."

@@ -264,7 +264,7 @@ def claim(root: Path, settings: Settings) -> None:
                 f"{key}: there {there.get(key)}, asked {asked[key]}" for key in asked if there.get(key) != asked[key]
             )
             raise InputError(f"{root} was made with other options ({told}). Repeat them, or choose another --out.")
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    elif root.exists() and (not root.is_dir() or set(root.iterdir()) - set(root.glob(f".{MARKER}.*.tmp"))):
         raise InputError(f"{root} is not empty and was not made by `crop` (it has no {MARKER}). Choose another --out.")
     write_json(marker, asked)
 
