@@ -15,6 +15,8 @@ from torch.nn.functional import interpolate
 GREY = np.array([0.299, 0.587, 0.114])
 """Weights of R, G, B in a grey value (ITU-R BT.601), as in torchvision."""
 
+FRAMES_AT_ONCE = 4
+"""Frames that `exact_color` works on: as floats they stay in a core's cache from one operation to the next."""
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height as shares (0 to 1) of a frame's width and height: one box serves frames of all sizes."""
@@ -108,7 +110,7 @@ class Augmentation:
         color: ``exact`` applies torchvision's operations one after the other (its contrast mean is each frame's, its
             hue shift passes through HSV, values are clipped in between). ``affine`` composes the same draws into one
             linear colour map for the clip: the contrast mean is the clip's, the hue shift is a rotation about the grey
-            axis, values are clipped once. Several times faster.
+            axis, values are clipped once. A packed store then loads almost three times as fast.
     """
 
     size: int
@@ -193,9 +195,12 @@ def hue_rotation(turns: float) -> np.ndarray:
 def exact_color(clip: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
     """Change the colours of a clip by torchvision's operations in their usual order; arguments as `affine_color`.
 
-    They are computed on the whole clip in place, whole numbers in floats, and give the same numbers in two fifths of
-    the time. The hue shift is OpenCV's, in a tenth of the time; values differ by at most one.
+    They are computed in place on a few frames at once, whole numbers in floats, and give the same numbers in two
+    fifths of the time or less. The hue shift is OpenCV's, in a tenth of the time; values differ by at most one.
     """
+    if len(clip) > FRAMES_AT_ONCE:
+        parts = (clip[first : first + FRAMES_AT_ONCE] for first in range(0, len(clip), FRAMES_AT_ONCE))
+        return np.concatenate([exact_color(part, brightness, contrast, saturation, hue) for part in parts])
     video = torch.from_numpy(_tall(clip)).mul(float(brightness)).clamp_(0, 255).floor_()
     frames = video.view(len(clip), -1)
     mean = _whole_grey(video, 1).view(len(clip), -1).mean(dim=1, keepdim=True)
