@@ -18,7 +18,7 @@ TRAINER_VERBS = {
 
 COMMANDS = {
     "check": ("dfer_zoo.data.check:check", "say what is wrong with a dataset on disk"),
-    "pack": ("dfer_zoo.data.pack:pack", "put a dataset's frames into one file that loads ten times faster"),
+    "pack": ("dfer_zoo.data.pack:pack", "put a dataset's frames into one file that loads several times faster"),
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),

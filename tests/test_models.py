@@ -12,7 +12,7 @@ from conftest import write_checkpoint
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dfer_zoo import models
@@ -98,6 +98,24 @@ def test_a_checkpoint_gives_the_same_model_back(name: str, tmp_path: Path) -> No
     assert (spec["frames"], spec["size"]) == (4, 32)
     assert spec["mean"] == list(model.net.mean)
     assert (spec["data"], spec["generated"]) == ("RandomClips", True)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_folded_model_says_the_same(name: str, recompute: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = TINY[name](recompute=recompute)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):  # at its start a norm changes nothing
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    path = write_checkpoint(tmp_path / "model.ckpt", model)
+    folded, whole = models.load(path, folded=True), models.load(path)
+    assert folded.spec == whole.spec
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in folded.modules())
+    video = RandomClips().batches()[0].video
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(video).logits, whole(video).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import write_checkpoint
 from films import BLUE, GREEN, RED, ColorModel, find, render_faces, scene, write_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ColorModel:
     model = ColorModel()
     monkeypatch.setattr(command, "load_model", lambda checkpoint: model)
     return model
+
+
+def test_the_command_line_classifies_with_batch_norm_folded(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "model.ckpt", Baseline("r3d_18", frames=4, width=4, pretrained=False))
+    assert not [module for module in command.load_model(path).modules() if isinstance(module, torch.nn.BatchNorm3d)]
 
 
 def run(*words: object) -> int:

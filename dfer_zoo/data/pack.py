@@ -399,7 +399,7 @@ def pack(
     on_error: Literal["raise", "skip"] = "raise",
     workers: int | None = None,
 ) -> Path:
-    """Pack a dataset into one file that loads ten times faster; use the result as `data.root`.
+    """Pack a dataset into one file that loads several times faster; use the result as `data.root`.
 
     Every frame of every clip in the split files is decoded and resized once. Of a frame that is not square the centred
     square is kept: what evaluation shows of it; training crops then come from that square. Interrupted, the same words

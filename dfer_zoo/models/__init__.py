@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.models.base import DFERModel
@@ -11,6 +13,7 @@ from dfer_zoo.models.baselines import Baseline
 from dfer_zoo.models.hdf import HDF
 from dfer_zoo.models.m3dfel import M3DFEL
 from dfer_zoo.models.micacl import MICACL
+from dfer_zoo.nets.inference import for_inference
 from dfer_zoo.nets.r3d import read_weights
 
 if TYPE_CHECKING:
@@ -79,12 +82,14 @@ def _demand(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -
             )
 
 
-def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
+def load(checkpoint: str | Path, *, folded: bool = False) -> "DFERModel | ExportedModel":
     """Load a trained model, on the CPU and in evaluation mode, without running any code of the file.
 
     Args:
         checkpoint: a file written in training, such as ``runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt``, or
             one that `dfer_zoo.export.export` made of it, ``best_val.onnx``.
+        folded: fold BatchNorm into the convolutions before it: the same logits but for rounding in less time. Such a
+            model can only predict: its weights are no longer those of the checkpoint.
 
     Returns:
         The model, called with uint8 clips ``(B, 3, T, H, W)``; ``model.spec`` holds its labels, frames, size and
@@ -126,6 +131,9 @@ def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}, made by version {spec['version']}: {error}") from error
     model.spec = spec
+    if folded:
+        clip = torch.zeros(1, 3, spec["frames"], spec["size"], spec["size"])
+        model.net = for_inference(model.net, model.normalize(clip))
     return model.eval()
 
 

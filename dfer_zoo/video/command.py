@@ -112,7 +112,7 @@ def load_model(checkpoint: Path) -> Model:
 
     from dfer_zoo.models import load
 
-    return load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+    return load(checkpoint, folded=True).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def recognize_file(

@@ -55,7 +55,7 @@ def recognize(
     Example::
 
         from dfer_zoo import load, recognize
-        model = load("best_val.ckpt")
+        model = load("best_val.ckpt", folded=True)
         table = recognize("clip.mp4", model)
 
     Args:
