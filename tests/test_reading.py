@@ -1,18 +1,29 @@
 """Frames come back from folders and videos: the ones asked for, upright, or a plain error."""
 
 import struct
+import zlib
+from io import BytesIO
 
 import av
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from conftest import write_clip, write_video
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from dfer_zoo.data import sampling
-from dfer_zoo.data.reading import FrameFolder, VideoFile, count_packets, list_frames, natural_key, read_image
+from dfer_zoo.data.reading import (
+    FrameFolder,
+    VideoFile,
+    count_packets,
+    decode_image,
+    list_frames,
+    natural_key,
+    read_image,
+)
 from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.errors import DataError
 
@@ -133,6 +144,81 @@ def test_a_jpeg_file_that_is_cut_off_is_named(tmp_path, kept):
     (tmp_path / "9.jpg").write_bytes(encoded[: int(kept * len(encoded))])
     with pytest.raises(DataError, match=r"9\.jpg .* is not a readable image"):
         read_image(tmp_path / "9.jpg")
+
+
+def jpeg(**options) -> bytes:
+    """A picture of soft colours, some 9 kB."""
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), (224, 224))
+    file = BytesIO()
+    Image.fromarray(smooth).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("exif", [False, True])
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_a_jpeg_is_refused_wherever_damage_breaks_its_code(exif, data):
+    """Marks of the format where none belong; OpenCV returns a picture whose rest is grey or torn."""
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    encoded = jpeg(**({"exif": turned} if exif else {}))
+    scan = encoded.index(b"\xff\xda") + 20
+    place = data.draw(st.integers(scan, len(encoded) - 10))
+    damage = b"\xff" + bytes([data.draw(st.integers(0xC0, 0xFE).filter(lambda mark: not 0xD0 <= mark <= 0xD7))])
+    assert decode_image(encoded) is not None
+    assert decode_image(encoded[:place] + damage + encoded[place + 2 :]) is None
+
+
+def test_a_jpeg_of_a_kind_that_only_opencv_knows():
+    """Each colour with another sampling: 64 x 8 grey pixels in 24 blocks are the same bytes as 48 x 16 of them."""
+    file = BytesIO()
+    Image.new("RGB", (64, 8), (128, 128, 128)).save(file, "JPEG", keep_rgb=True)
+    encoded = bytearray(file.getvalue())
+    frame = encoded.index(b"\xff\xc0")
+    encoded[frame + 5 : frame + 9] = struct.pack(">HH", 16, 48)
+    encoded[frame + 11 : frame + 19 : 3] = b"\x22\x12\x21"
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg(bytes(encoded), "RGB")
+    assert (decode_image(bytes(encoded)) == np.full((16, 48, 3), 128)).all()
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    encoded = jpeg()
+    size = encoded.index(b"\xff\xc0") + 5
+    return encoded[:size] + struct.pack(">HH", height, width) + encoded[size + 4 :]
+
+
+BMP_HEADER = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [png_header(50000, 50000), png_header(2**31 - 1, 9), BMP_HEADER + bytes(100), jpeg_header(65000, 65000)],
+    ids=["png", "wide png", "bmp", "jpeg"],
+)
+def test_a_small_file_that_claims_a_huge_picture_is_refused(encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("it would ask for 12 GiB"))
+    (tmp_path / "1.jpg").write_bytes(encoded)
+    with pytest.raises(DataError, match=r"1\.jpg .* is not a readable image"):
+        read_image(tmp_path / "1.jpg")
+
+
+def test_a_picture_that_the_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", full)
+    with pytest.raises(DataError, match="is not a readable image"):
+        read_image(tmp_path / "1.jpg")
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mpeg4"), (".mp4", "libx264"), (".mkv", "mpeg4")])

@@ -18,6 +18,9 @@ from dfer_zoo.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
 
+MOST_PIXELS = 100_000_000
+"""Of a JPEG, whose header alone could ask for 12 GiB. OpenCV refuses other pictures above 2^30 pixels by itself."""
+
 MOST_DIGITS = 1000
 """Digits of what is no number any more: Python refuses to read those of several thousand."""
 
@@ -108,7 +111,7 @@ def read_image(path: Path) -> np.ndarray:
     """Decode an image file to ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        DataError: missing, unreadable, not an image, or cut off.
+        DataError: missing, unreadable, not an image, damaged, or too large.
     """
     try:
         encoded = path.read_bytes()
@@ -121,15 +124,30 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(encoded: bytes) -> np.ndarray | None:
-    """Decode an image to ``(H, W, 3)`` uint8 RGB, upright; None if it is none.
+    """Decode an image to ``(H, W, 3)`` uint8 RGB, upright; None if it is none, damaged, or larger than `MOST_PIXELS`.
 
-    A JPEG goes through simplejpeg, which gives OpenCV's pixels in four fifths of the time. It passes over the
-    orientation that Exif data may ask for, so pictures with Exif data are left to OpenCV, as are all other formats.
+    A JPEG goes through simplejpeg, which gives OpenCV's pixels in four fifths of the time and refuses damage of which
+    OpenCV makes grey. It knows nothing of the orientation that Exif data may ask for: pictures with Exif data are only
+    checked by it, then left to OpenCV, as are all other formats.
     """
-    if encoded.startswith(b"\xff\xd8") and b"Exif\0" not in encoded:
-        with suppress(ValueError):
-            return simplejpeg.decode_jpeg(encoded, "RGB")
-    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    try:
+        if (size := _jpeg_size(encoded)) is not None:
+            if size[0] * size[1] > MOST_PIXELS:
+                return None
+            if b"Exif\0" not in encoded:
+                return simplejpeg.decode_jpeg(encoded, "RGB")
+            simplejpeg.decode_jpeg(encoded, "RGB", min_height=1, min_width=1)  # all bytes, but an eighth of the size
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    except (ValueError, MemoryError, cv2.error):
+        return None
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Return height and width of a JPEG; None for all else, and for rare samplings that simplejpeg does not know."""
+    if encoded.startswith(b"\xff\xd8"):
+        with suppress(ValueError, KeyError):
+            return simplejpeg.decode_jpeg_header(encoded, strict=False)[:2]
+    return None
 
 
 def _open_video(path: str):
