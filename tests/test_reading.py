@@ -3,12 +3,14 @@
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from av.stream import Disposition
 from conftest import write_clip, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from dfer_zoo.data.reading import (
     list_frames,
     natural_key,
     read_image,
+    timed_frames,
 )
 from dfer_zoo.data.transforms import Augmentation, Evaluation
 from dfer_zoo.errors import DataError
@@ -296,6 +299,68 @@ def test_sound_without_pictures_is_a_data_error(tmp_path):
         VideoFile(str(path)).read(lambda count: np.array([0]))
 
 
+def write_song(path: Path, moving: int) -> Path:
+    """Write sound with a cover picture and, behind it, a stream of moving pictures."""
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        streams = [container.add_stream("mjpeg"), *([container.add_stream("mpeg4", rate=10)] if moving else [])]
+        streams[0].disposition = Disposition.attached_pic
+        for stream, pixels in zip(streams, ("yuvj420p", "yuv420p"), strict=False):
+            stream.height, stream.width, stream.pix_fmt = 32, 48, pixels
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        for stream, frames in ((streams[0], numbered(1)), *((stream, numbered(moving)) for stream in streams[1:])):
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame + 60, "rgb24")))
+            container.mux(stream.encode())
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    return path
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path):
+    song = write_song(tmp_path / "song.m4a", moving=0)
+    with av.open(str(song)) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(DataError, match="no video stream"):
+        VideoFile(str(song)).read(lambda count: np.array([0]))
+    film = VideoFile(str(write_song(tmp_path / "film.mp4", moving=6)))
+    assert numbers(film.read(lambda count: np.arange(count))) == [5, 6, 7, 8, 9, 10]
+
+
+def test_a_name_with_a_colon_or_a_percent_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.mp4", "take %03d.mp4", "file:a.mp4", "-i.mp4"):
+        write_video(tmp_path / "a.mp4", numbered(3)).rename(name)
+        assert numbers(VideoFile(name).read(lambda count: np.arange(count))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mp4"])
+@pytest.mark.parametrize(
+    "playlist",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
+)
+def test_a_list_of_videos_elsewhere_is_no_video(tmp_path, monkeypatch, name, playlist):
+    monkeypatch.chdir(tmp_path)
+    other = write_video(tmp_path / "other.ts", numbered(3), "mpeg2video")
+    for named in (other, other.name):
+        Path(name).write_text(playlist.format(named))
+        with pytest.raises(DataError, match="is not a video"):
+            VideoFile(name).read(lambda count: np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(suffix, "mpeg4") for suffix in (".mp4", ".mov", ".m4v", ".3gp", ".avi", ".mkv")]
+    + [(".webm", "libvpx"), (".flv", "flv"), (".mpg", "mpeg1video"), (".mpeg", "mpeg2video"), (".wmv", "wmv2")],
+)
+def test_videos_of_every_usual_kind_are_read(tmp_path, suffix, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    path = write_video(tmp_path / f"clip{suffix}", numbered(4), codec, rate=25)
+    assert numbers(VideoFile(str(path)).read(lambda count: np.arange(count))) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_a_cut_off_video_gives_its_frames_or_a_data_error(tmp_path, kept):
     rng = np.random.default_rng(0)
@@ -318,6 +383,26 @@ def test_a_video_whose_index_promises_more_is_chosen_from_again(tmp_path, monkey
     frames = VideoFile(str(path)).read(lambda count: counts.append(count) or sampling.centred(count, 5))
     assert counts == [14, 10]
     assert numbers(frames) == sampling.centred(10, 5).tolist()
+
+
+def test_a_video_that_is_damaged_midway_is_refused_and_one_whose_end_is_damaged_is_read(tmp_path):
+    """The frames before damage are of another time than the clip; a damaged frame at the end makes no difference."""
+    path = write_video(tmp_path / "hurt.mp4", numbered(20))
+    intact = path.read_bytes()
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+    def hurt(number: int) -> None:
+        start, size = places[number]
+        path.write_bytes(intact[:start] + bytes(size) + intact[start + size :])
+
+    hurt(10)
+    with pytest.raises(DataError, match=r"hurt\.mp4 is damaged behind its frame \d+\."):
+        VideoFile(str(path)).read(lambda count: sampling.centred(count, 8))
+    hurt(19)
+    frames = VideoFile(str(path)).read(lambda count: sampling.centred(count, 8))
+    assert len(frames) == 8
+    assert len(list(timed_frames(str(path)))) >= 18
 
 
 def test_a_video_of_which_no_frame_can_be_decoded(tmp_path):

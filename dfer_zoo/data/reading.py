@@ -4,10 +4,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,8 +16,17 @@ import simplejpeg
 
 from dfer_zoo.errors import DataError
 
+if TYPE_CHECKING:
+    from av import VideoStream
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv")
+
+CONTAINERS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,apng"
+"""FFmpeg's names of the formats that videos are read from: none that names other files to be read, as playlists do."""
+
+LEAST_DECODED = 0.9
+"""Share of a video's frames that must come before damage: a recording may be cut off, but a clip's label is of all."""
 
 MOST_PIXELS = 100_000_000
 """Of a JPEG, whose header alone could ask for 12 GiB. OpenCV refuses other pictures above 2^30 pixels by itself."""
@@ -82,16 +92,15 @@ class VideoFile:
         """Decode the chosen frames as ``(H, W, 3)`` uint8 RGB, upright, holding no others in memory.
 
         Raises:
-            DataError: not a video, or a video without a readable frame.
+            DataError: not a video, one without a readable frame, or damaged before `LEAST_DECODED` of its frames.
         """
         count = count_packets(self.path)
         while True:
             wanted = choose(count).tolist()
             frames: list[np.ndarray] = []
             decoded = 0
-            for position, frame in enumerate(decode_video(self.path)):
-                decoded = position + 1
-                if copies := wanted.count(position):
+            for decoded, (_, frame) in enumerate(timed_frames(self.path, least=LEAST_DECODED * count), 1):
+                if copies := wanted.count(decoded - 1):
                     frames.extend([prepare(frame())] * copies)
                 if len(frames) == len(wanted):
                     return frames
@@ -150,17 +159,22 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _open_video(path: str):
+@contextmanager
+def _open_video(path: str) -> Iterator["VideoStream"]:
+    """Open the stream of moving pictures of a file: not the cover picture that a recording of sound may have."""
     import av
+    from av.stream import Disposition
 
     try:
-        container = av.open(path)
+        # With its protocol, the name may hold a colon.
+        container = av.open(f"file:{path}", options={"format_whitelist": CONTAINERS})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise DataError(f"{path} is not a video that FFmpeg can read ({error.__class__.__name__}).") from error
-    if not container.streams.video:
-        container.close()
-        raise DataError(f"{path} has no video stream.")
-    return container
+    with container:
+        streams = [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
+        if not streams:
+            raise DataError(f"{path} has no video stream.")
+        yield streams[0]
 
 
 def count_packets(path: str) -> int:
@@ -171,9 +185,9 @@ def count_packets(path: str) -> int:
     """
     import av
 
-    with _open_video(path) as container:
+    with _open_video(path) as stream:
         try:
-            count = sum(packet.size > 0 for packet in container.demux(video=0))
+            count = sum(packet.size > 0 for packet in stream.container.demux(stream))
         except av.FFmpegError as error:
             raise DataError(f"{path} is damaged: {error}.") from error
     if count == 0:
@@ -181,41 +195,36 @@ def count_packets(path: str) -> int:
     return count
 
 
-def decode_video(path: str) -> Iterator[Callable[[], np.ndarray]]:
-    """Decode a video frame by frame; each item is a function that converts its frame to upright RGB.
+def timed_frames(path: str, least: float = 0) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """Decode a video frame by frame: the second at which each is shown, and what converts it to upright RGB.
 
-    The conversion is left to the caller, since most frames are passed over. A damaged end of a file ends the iteration.
+    The conversion is left to the caller, since most frames are passed over. Times are the file's own, which need not be
+    evenly spaced; they start at 0 and rise strictly. A frame without a time, or with one that does not rise, comes one
+    average frame after the last.
 
-    Raises:
-        DataError: not a video, or without a video stream.
-    """
-    return (convert for _, convert in timed_frames(path))
-
-
-def timed_frames(path: str) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    """Decode a video as `decode_video` does, each frame with the second at which it is shown.
-
-    Times are the file's own, which need not be evenly spaced; they start at 0 and rise strictly. A frame without a
-    time, or with one that does not rise, comes one average frame after the last.
+    Args:
+        path: the file.
+        least: frames that must come before damage, which otherwise ends the video.
 
     Raises:
-        DataError: not a video, or without a video stream.
+        DataError: not a video, without a video stream, or damaged too early.
     """
     import av
 
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
+    with _open_video(path) as stream:
         stream.thread_type = "AUTO"
         step = 1 / float(stream.average_rate or 25)
-        start, time = None, -step
+        start, time, shown = None, -step, 0
         try:
-            for frame in container.decode(video=0):
+            for frame in stream.container.decode(stream):
+                shown += 1
                 start = frame.time if start is None else start
                 stamp = time if frame.time is None else frame.time - start
                 time = stamp if stamp > time else time + step
                 yield time, lambda frame=frame: _upright(frame)
-        except av.FFmpegError:
-            return
+        except av.FFmpegError as error:
+            if 0 < shown < least:
+                raise DataError(f"{path} is damaged behind its frame {shown}. Copy or record it again.") from error
 
 
 def video_seconds(path: str) -> float | None:
@@ -224,13 +233,13 @@ def video_seconds(path: str) -> float | None:
     Raises:
         DataError: not a video, or without a video stream.
     """
-    with _open_video(path) as container:
-        return container.duration / 1e6 if container.duration else None
+    with _open_video(path) as stream:
+        return stream.container.duration / 1e6 if stream.container.duration else None
 
 
 def _upright(frame) -> np.ndarray:
     """Convert a decoded frame to ``(H, W, 3)`` RGB, turned as the file's rotation metadata asks."""
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
 
 
