@@ -1,5 +1,7 @@
 """Frames come back from folders and videos: the ones asked for, upright, or a plain error."""
 
+import errno
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -60,6 +62,19 @@ def test_list_frames_takes_images_only_in_order_of_time(tmp_path):
         (tmp_path / name).touch()
     missing, file = tmp_path / "nowhere", tmp_path / "notes.txt"
     assert list_frames([tmp_path, missing, file, ""]) == [("1.png", "9.JPG", "10.jpg"), (), (), ()]
+
+
+def test_a_folder_without_permission_is_empty(tmp_path, monkeypatch):
+    write_clip(tmp_path / "open", ["1.jpg"], color=3)
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the tests may run as a user who may read everything
+    assert list_frames([tmp_path / "closed", tmp_path / "open"]) == [(), ("1.jpg",)]
 
 
 def test_a_folder_name_that_no_file_system_takes_is_a_data_error(tmp_path):

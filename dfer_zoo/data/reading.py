@@ -243,22 +243,44 @@ def _upright(frame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
 
 
-def list_frames(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """List the image files of many folders in order of time, each folder once; a missing folder has none.
+def is_file(path: str | os.PathLike) -> bool:
+    """Return whether a path leads to a file: not where this user may not look, nor by a name that no file can have."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def is_inside(real: str, folder: str) -> bool:
+    """Return whether a path lies under a folder, both resolved."""
+    return os.path.commonpath([real, folder]) == folder
+
+
+def list_frames(folders: Sequence[str | os.PathLike], inside: str | None = None) -> list[tuple[str, ...]]:
+    """List the image files of many folders in order of time, each folder once.
+
+    A folder that is missing, or that this user may not read, has none.
+
+    Args:
+        folders: to list.
+        inside: the folder, resolved, under which images must lie that are links; None allows every link.
 
     Raises:
-        DataError: a folder that may not be read, or whose name no file system takes.
+        DataError: a link that leaves `inside`, or a folder that cannot be, such as by its name.
     """
 
     def names(folder: str | os.PathLike) -> tuple[str, ...]:
         try:
             with os.scandir(folder) as entries:
-                found = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
-        except (FileNotFoundError, NotADirectoryError):
+                found = [entry for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return ()
         except OSError as error:
             raise DataError(f"The folder {folder} cannot be listed: {error.strerror}.") from error
-        return tuple(sorted(found, key=natural_key))
+        for entry in found:
+            if inside is not None and entry.is_symlink() and not is_inside(os.path.realpath(entry.path), inside):
+                raise DataError(f"{entry.path} leaves {inside}. Set data.allow_outside: true if you trust this folder.")
+        return tuple(sorted((entry.name for entry in found), key=natural_key))
 
     blocks = [folders[start : start + 256] for start in range(0, len(folders), 256)]
     with ThreadPoolExecutor(16) as pool:  # the time is the file system's, not ours

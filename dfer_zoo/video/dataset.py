@@ -30,7 +30,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from dfer_zoo.data.clips import checked_path, fold_number, label_id
+from dfer_zoo.data.clips import fold_number, label_id, real_path
 from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
@@ -189,10 +189,10 @@ def listed(table: Path, allow_outside: bool) -> Iterator[tuple[Path, str, dict[s
     Raises:
         DataError: a csv that cannot be used, a path that leaves its folder, or a label, split or fold that is none.
     """
-    real_root = None if allow_outside else table.parent.resolve()
+    inside = None if allow_outside else os.path.realpath(table.parent)
     for line, row in read_csv(table, ("path",)):
         where = f"{table}, line {line}"
-        checked_path(row["path"], real_root, where, "--allow_outside true")
+        real_path(row["path"], table.parent, inside, where, "--allow_outside true")
         columns = {key: row[key] for key in KNOWN if key in row}
         if "label" in columns:
             columns["label"] = EMOTIONS[label_id(row["label"], where, required=True)]
