@@ -1,6 +1,7 @@
 """The command line. What it prints by itself needs neither torch nor lightning, so it comes at once."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -76,6 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
         message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
         console.print(message, markup=False, highlight=False, soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. Nothing is half-written; the same words go on, or begin again.")
+        return 128 + signal.SIGINT
 
 
 def call(command: str, words: list[str]) -> object:

@@ -1,14 +1,13 @@
 """Trainings, each a process of its own: what is done, what is missing, and running it."""
 
 import csv
-import ctypes
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from dfer_zoo.cli import identify
 from dfer_zoo.errors import InputError
+from dfer_zoo.processes import end_with_parent
 from dfer_zoo.runs import choose_version, is_finished, versions
 
 LOG = "fit.log"
@@ -146,14 +146,6 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def end_with_parent() -> Callable[[], None] | None:
-    """Return what makes a new process end when this one is killed: on Linux, a request to its kernel."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # loaded here: little may be done between fork and exec
-    return lambda: libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:

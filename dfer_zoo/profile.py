@@ -29,6 +29,7 @@ from dfer_zoo.data import Batch, DFERData, dfew, ferv39k
 from dfer_zoo.errors import InputError
 from dfer_zoo.models import DFERModel
 from dfer_zoo.nets.convolutions import ClipConv3d
+from dfer_zoo.processes import begin
 from dfer_zoo.recipes import Recipe, read_recipes
 from dfer_zoo.results import WIDE
 from dfer_zoo.runs import quiet_trainer, write_text
@@ -280,7 +281,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # the libraries are imported once for all processes
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=begin) as pool:
         return pool.submit(function, *arguments).result()
 
 

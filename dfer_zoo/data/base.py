@@ -25,6 +25,7 @@ from dfer_zoo.data.store import PackedClip, Store, is_packed
 from dfer_zoo.data.transforms import Augmentation, Draw, Evaluation
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.processes import leave_signals
 
 Split = Literal["train", "val", "test", "predict"]
 
@@ -407,6 +408,7 @@ class DFERData(L.LightningDataModule):
             batch_size=None,  # the sampler yields whole batches
             sampler=batches,
             num_workers=self.workers,
+            worker_init_fn=leave_signals,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -2,11 +2,8 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
+from dfer_zoo.processes import in_processes
 from dfer_zoo.synthetic.appearance import Person, draw_person
 from dfer_zoo.synthetic.expressions import Habits, Performance, draw_habits, perform
 from dfer_zoo.synthetic.plan import SCENES, Balance, Clip, Holdout, Layout, make_plan
@@ -202,19 +200,6 @@ def claim(root: Path, arguments: dict[str, object]) -> None:
     write_text(marker, json.dumps(arguments, indent=2) + "\n")
 
 
-def render_all(job: Job, items: list[tuple[Clip, str]], workers: int) -> Iterator[None]:
-    """Render clips, in this process or in several; yields once per finished clip."""
-    if workers <= 1:
-        for item in items:
-            render_to_disk(job, item)
-            yield
-        return
-    # Spawned, not forked: the caller may hold threads of torch or OpenCV, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.map(partial(render_to_disk, job), items, chunksize=4)
-
-
 def synthesize(
     layout: Layout,
     root: str | Path,
@@ -296,7 +281,9 @@ def synthesize(
     )
     with Progress(*columns) as progress:
         task = progress.add_task("", total=clips, completed=clips - len(missing))
-        for _ in render_all(job, missing, workers):
+        for _ in in_processes(
+            partial(render_to_disk, job), missing, workers, partial(cv2.setNumThreads, 1), chunksize=4
+        ):
             progress.advance(task)
     return root
 

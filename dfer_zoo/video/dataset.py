@@ -11,12 +11,10 @@
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePath
@@ -35,6 +33,7 @@ from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.processes import in_processes
 from dfer_zoo.video.cropping import ANCHOR, CROP_SIZE, SIDE, Span, crop
 from dfer_zoo.video.faces import Detector, load_detector
 from dfer_zoo.video.footage import Footage, frames_of, look_through
@@ -130,7 +129,7 @@ def crop_videos(
         else:
             missing.append(source)
     workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    done = crop_all(out, missing, settings, workers)
+    done = in_processes(partial(crop_video, out, settings), missing, workers, one_thread)
     for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
         rows[source.clip] = row
     return write_tables(out, sources, [rows[source.clip] for source in sources])
@@ -245,17 +244,6 @@ def claim(root: Path, settings: Settings) -> None:
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} is not empty and was not made by `crop` (it has no {MARKER}). Choose another --out.")
     write_json(marker, asked)
-
-
-def crop_all(root: Path, sources: list[Source], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
-    """Crop videos, in this process or in several; yields their rows in order."""
-    if workers <= 1:
-        yield from map(partial(crop_video, root, settings), sources)
-        return
-    # Spawned, not forked: the caller may hold threads of torch, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=one_thread) as pool:
-        yield from pool.map(partial(crop_video, root, settings), sources)
 
 
 def one_thread() -> None:
