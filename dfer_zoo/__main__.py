@@ -61,7 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     console = Console(stderr=True)
     if command not in TRAINER_VERBS and command not in COMMANDS:
-        console.print(f"There is no command {command!r}. There are: {', '.join((*TRAINER_VERBS, *COMMANDS))}.")
+        console.print(
+            f"There is no command {command!r}. There are: {', '.join((*TRAINER_VERBS, *COMMANDS))}.", markup=False
+        )
         return 2
     try:
         if command in TRAINER_VERBS:

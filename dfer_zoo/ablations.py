@@ -152,5 +152,5 @@ def ablation(
         caption = f"Printed: on {content['data']}, fold {content['folds']}, by the paper's own protocol"
         title = f"{table} on {data}: mean ± standard deviation over folds (seeds, if there is one fold); percent"
         console.print(ablation_table(rows, title, caption))
-        console.print(f"Tables: {path}, {path.with_suffix('.json').name}")
+        console.print(f"Tables: {path}, {path.with_suffix('.json').name}", markup=False)
     return status

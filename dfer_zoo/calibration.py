@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo import figures
@@ -245,8 +246,8 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
     for place, name, divisor in zip(axes.flat, ("before", "after"), (1.0, temperature), strict=True):
         title = f"{name}: temperature {divisor:.2f}, ECE {100 * content['test'][name]['ece']:.1f}"
         reliability_diagram(reliability(softmax(logits / divisor), label, bins), place, title)
-    console.print(f"Figure: {figures.save(figure, Path(out) if out else run / 'reliability.png')}")
-    console.print(f"Temperature: {run / CALIBRATION}")
+    console.print(f"Figure: {figures.save(figure, Path(out) if out else run / 'reliability.png')}", markup=False)
+    console.print(f"Temperature: {run / CALIBRATION}", markup=False)
 
 
 def calibration_table(content: dict[str, Any], name: str) -> Table:
@@ -255,7 +256,8 @@ def calibration_table(content: dict[str, Any], name: str) -> Table:
     if content["temperature"] == 1:
         caption += f". They do not tell the likeliest, {content['likeliest']:.3f}, from 1: it stays 1"
     table = Table(
-        title=f"{name}: temperature {content['temperature']:.3f}, fitted on the validation clips", caption=caption
+        title=f"{escape(name)}: temperature {content['temperature']:.3f}, fitted on the validation clips",
+        caption=caption,
     )
     for column in ("clips of", "temperature", "WAR", "UAR", f"ECE % ({content['bins']} bins)", "NLL", "clips"):
         table.add_column(column, justify="left" if column == "clips of" else "right")

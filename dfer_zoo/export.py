@@ -197,7 +197,7 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
 def trace(model: DFERModel) -> torch.export.ExportedProgram:

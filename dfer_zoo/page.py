@@ -118,7 +118,7 @@ def report(runs: list[Path], out: Path = Path("runs/report.html"), clips: int = 
     sections += [settings(named), origin(named)]
     with writing(out):
         write_text(out, render([section for section in sections if section is not None], named))
-    Console(soft_wrap=True).print(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    Console(soft_wrap=True).print(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
 def render(sections: Sequence[Section], named: Mapping[str, Run]) -> str:

@@ -280,7 +280,7 @@ def compare(
         texts += grids
         suffix = f"-{number}" if number > 1 else ""
         for path in figures.draw_comparison(comparison, Path(out), suffix):
-            console.print(f"Figure: {path}")
+            console.print(f"Figure: {path}", markup=False)
     notes += [
         f"Not paired: {first[0].name} and {second[0].name} did not score the same clips: "
         f"{difference_of_clips(first[0], second[0])}."
@@ -296,7 +296,7 @@ def compare(
     write_text(Path(out) / "comparison.md", "\n".join(grid.markdown() for grid in texts) + f"\n{paragraphs}")
     header = "% \\usepackage{booktabs,graphicx}\n"
     write_text(Path(out) / "comparison.tex", header + "\n".join(grid.latex() for grid in texts))
-    console.print(f"Tables: {Path(out) / 'comparison.csv'}, pairs.csv, comparison.md, comparison.tex")
+    console.print(f"Tables: {Path(out) / 'comparison.csv'}, pairs.csv, comparison.md, comparison.tex", markup=False)
 
 
 def _rule_name(rule: str) -> str:

@@ -22,7 +22,7 @@ WIDE = 130
 
 def evaluation_table(result: dict[str, Any], title: str) -> Table:
     """Return the rich table of one evaluation: WAR, UAR and the recall of each class, in percent."""
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for column in ("WAR", "UAR", *result["classes"], "clips"):
         table.add_column(column, justify="right", no_wrap=True)
     recall = [result["recall"][name] for name in result["classes"]]

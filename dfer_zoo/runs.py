@@ -55,7 +55,7 @@ WITHOUT_EFFECT = {
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, then renamed.
+    """Write a file whole or not at all: to a temporary name, to the disk, then renamed.
 
     Raises:
         InputError: it cannot be written; an older file of the same name is intact.
@@ -63,7 +63,10 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

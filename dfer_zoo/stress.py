@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo import figures
@@ -139,7 +140,7 @@ def drop_table(rows: pd.DataFrame, runs: Sequence[Run]) -> Table:
     )
     table.add_column("corruption")
     for run in runs:
-        table.add_column(f"{run.name}\nWAR", justify="right")
+        table.add_column(f"{escape(run.name)}\nWAR", justify="right")
         table.add_column("\nUAR", justify="right")
     scores = [100 * run.evaluation[score] for run in runs for score in ("war", "uar")]
     table.add_row("none: the score", *(f"{score:.2f}" for score in scores), end_section=True)
@@ -259,5 +260,5 @@ def stress(
         (score_curves(rows, loaded), "stress.png"),
         (contact_sheet(clean.dataset("test"), kinds, seed), "stress-clip.png"),
     ):
-        console.print(f"Figure: {figures.save(figure, out / name)}")
-    console.print(f"Table: {out / 'stress.csv'}")
+        console.print(f"Figure: {figures.save(figure, out / name)}", markup=False)
+    console.print(f"Table: {out / 'stress.csv'}", markup=False)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -131,6 +132,42 @@ def test_a_signal_is_answered_after_the_batch_in_hand(
     assert_same(run, whole["r3d_18"])
 
 
+@pytest.mark.parametrize(
+    ("option", "epochs", "batch", "number"),
+    [
+        ("--trainer.check_val_every_n_epoch=2", 3, 9, None),
+        ("--trainer.val_check_interval=0.5", 2, 5, None),
+        ("--trainer.val_check_interval=2", 2, 5, signal.SIGTERM),  # the batch before a validation
+    ],
+)
+def test_runs_that_validate_at_other_times_continue_alike(
+    option: str,
+    epochs: int,
+    batch: int,
+    number: signal.Signals | None,
+    dfew_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(module: models.DFERModel, *_: object) -> None:
+        if module.trainer.fit_loop.epoch_loop.total_batch_idx == batch:
+            if number is None:
+                raise KeyError
+            os.kill(os.getpid(), number)
+
+    def line(runs: Path) -> list[str]:
+        more = (f"--trainer.max_epochs={epochs}", "--trainer.log_every_n_steps=1", "--checkpoint_minutes=60", option)
+        return words("fit", "dfew", "r3d_18", dfew_root, runs, *more)
+
+    assert main(line(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch, pytest.raises((KeyError, SystemExit)):
+        patch.setattr(models.DFERModel, "on_train_batch_start", interrupt)
+        main(line(tmp_path / "parts"))
+    assert main(line(tmp_path / "parts")) == 0
+    run = Path("r3d_18-dfew") / "fold1-seed0"
+    assert_same(tmp_path / "parts" / run, tmp_path / "whole" / run)
+
+
 @pytest.mark.slow
 def test_two_nodes_stop_and_continue_together(dfew_root: Path, tmp_path: Path) -> None:
     def start(runs: Path) -> list[subprocess.Popen]:
@@ -210,3 +247,21 @@ def test_a_run_that_another_process_trains_is_refused(
     said = " ".join(capsys.readouterr().err.split())
     assert f"fold1-seed0 is being trained by process {other.pid}" in said
     assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_run_is_not_continued_on_other_clips(
+    part: str, own_dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words("fit", "dfew", "r3d_18", own_dfew, tmp_path, "--trainer.max_epochs=1")
+    assert main(line) == 0
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    (run / "cost.json").unlink()  # as if it had been interrupted in its test
+    listed = own_dfew / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv"
+    before = listed.read_text()
+    listed.write_text(before.rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    assert main(line) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"fold1-seed0 was started on other {part}( and val)? clips than .* Restore the lists", said)
+    listed.write_text(before)
+    assert main(line) == 0

@@ -310,6 +310,7 @@ def check_disk(plan: Plan, out: Path, missing: list[int]) -> None:
         + (f", {gib(needed)} of them to be written" if needed < plan.bytes else "")
         + f"; {gib(free)} are free.",
         highlight=False,
+        markup=False,
     )
     if needed > free:
         fewer = np.minimum(plan.counts, 16).sum() * (plan.bytes / plan.first[-1])
@@ -446,7 +447,7 @@ def pack(
     workers = workers or os.cpu_count() or 1
     console = Console(soft_wrap=True, highlight=False)
     if claim(target, words):
-        console.print(f"{target} is packed already.")
+        console.print(f"{target} is packed already.", markup=False)
         return target
     try:
         plan = make_plan(splits, words, workers, on_error == "skip")
@@ -461,6 +462,6 @@ def pack(
         step = "Make room and repeat the same words; what is packed stays." if full else "Is the disk writable?"
         raise InputError(f"{error.filename or target} cannot be read or written: {error.strerror}. {step}") from error
     if left_out:
-        console.print(f"{len(left_out)} of {plan.clips} clips are not in it: {target / LEFT_OUT}")
-    console.print(f"Packed. Use it with --data.root {target}")
+        console.print(f"{len(left_out)} of {plan.clips} clips are not in it: {target / LEFT_OUT}", markup=False)
+    console.print(f"Packed. Use it with --data.root {target}", markup=False)
     return target

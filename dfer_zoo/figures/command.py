@@ -80,7 +80,7 @@ def figures(
                 except (InputError, ModuleNotFoundError) as error:
                     refused[name, reason_of(error)] = [subject.label for subject in suited]
                 else:
-                    console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}")
+                    console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}", markup=False)
                     drawn += 1
     for (name, reason), whose in refused.items():
         console.print(f"Skipped {name} of {', '.join(whose)}: {reason}", markup=False, highlight=False, soft_wrap=True)
