@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from films import BLUE, GREEN, RED, find, scene, write_film
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_locks import held
 
@@ -18,6 +18,7 @@ from dfer_zoo.__main__ import main
 from dfer_zoo.data import Clips
 from dfer_zoo.data.reading import read_image
 from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import InputError
 from dfer_zoo.video import dataset
 from dfer_zoo.video.labels import READERS, crema_d, ravdess
 
@@ -321,6 +322,70 @@ def test_a_csv_reads_nothing_outside_its_folder(videos: Path, tmp_path: Path, ca
     assert "'../source/blue.mkv' leaves" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "clips").exists()
     assert crop(inner / "videos.csv", "--out", tmp_path / "clips", "--allow_outside", "true") == 0
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(
+            st.tuples(
+                st.one_of(
+                    st.text(max_size=6), st.sampled_from(["a.mp4", "b", "../c", "/d", ".", "/", "a/..", "./a.mp4"])
+                ),
+                st.one_of(st.text(max_size=3), st.sampled_from(EMOTIONS)),
+                st.sampled_from(["train", "test", ""]),
+                st.sampled_from(["1", "x", ""]),
+            ).map(",".join),
+            max_size=5,
+        ).map(lambda rows: "\n".join(["path,label,split,fold", *rows]).encode()),
+        st.lists(st.text(max_size=6), max_size=5).map(lambda rows: "\n".join(["path", *rows]).encode()),
+    ),
+    st.booleans(),
+)
+@example(b"path\n.\n", False)
+@example(b"path\n/\n", True)
+@example(b"path\n" + b"a" * 300 + b"\n", False)
+@example(b"path\n" + b"a/" * 4000 + b"b.mp4\n", False)
+def test_any_csv_gives_videos_or_an_error_that_is_told(fuzzed: Path, raw: bytes, allow_outside: bool) -> None:
+    (fuzzed / "videos.csv").write_bytes(raw)
+    try:
+        sources = dataset.find_sources([fuzzed / "videos.csv"], None, allow_outside)
+    except InputError:
+        return
+    assert len({source.clip for source in sources}) == len(sources) > 0
+    for source in sources:
+        assert source.clip.startswith("clips")
+        assert ".." not in Path(source.clip).parts
+        assert allow_outside or source.path.resolve().is_relative_to(fuzzed.resolve())
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzzed")
+
+
+def test_a_damaged_clip_is_cropped_again_and_a_damaged_root_is_one_line(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "clips"
+    words = (film(tmp_path / "a.mp4", RED), "--out", root)
+    assert crop(*words) == 0
+    facts = root / "clips" / "a" / "clip.json"
+    whole = facts.read_text()
+    for damaged in ("", "{", "[]", "{}", '{"kept": true}', '{"kept": true, "video": 3}'):
+        facts.write_text(damaged)
+        assert crop(*words) == 0
+        assert facts.read_text() == whole
+    for damaged in ("", "{", "3", "null"):
+        (root / "crop.json").write_text(damaged)
+        capsys.readouterr()
+        assert crop(*words) == 2
+        assert "crop.json cannot be read" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("out", ["a.mp4/clips", "a.mp4"])
+def test_an_out_that_cannot_be_a_folder_is_one_line(out: str, tmp_path: Path, capsys) -> None:
+    assert crop(film(tmp_path / "a.mp4", RED), "--out", tmp_path / out) == 2
+    assert str(tmp_path / out) in "".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -1,6 +1,7 @@
 """Generated faces: reproducible, resumable, in the real layouts, and with expressions that can be seen."""
 
 import csv
+import errno
 import multiprocessing
 import os
 import shutil
@@ -116,6 +117,25 @@ def test_refuses_a_folder_it_did_not_make(tmp_path):
     with pytest.raises(InputError, match="not made by the generator"):
         synthesize("dfew", tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["Clip"]
+
+
+def test_a_full_disk_and_a_folder_that_cannot_be_one_are_errors_that_are_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"set cannot be written: No space left on device\. Make room"):
+        synthesize("dfew", tmp_path / "set", workers=1, **SMALL)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="set cannot be written: Not a directory"):
+        synthesize("dfew", tmp_path / "file" / "set", workers=1, **SMALL)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "3", "null"])
+def test_a_damaged_marker_is_told(damaged, tmp_path):
+    (tmp_path / "synthetic.json").write_text(damaged)
+    with pytest.raises(InputError, match=r"synthetic\.json is damaged"):
+        synthesize("dfew", tmp_path, workers=1, **SMALL)
 
 
 def test_refuses_its_own_folder_with_other_arguments(dfew):

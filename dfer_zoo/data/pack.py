@@ -12,12 +12,13 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -186,7 +187,7 @@ def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) 
         plan: of the store.
         shard: number of the shard.
         out: folder of the store.
-        advance: called after every clip.
+        advance: called after every clip; what it raises ends the shard without a record.
 
     Returns:
         The clips that were left out, and why.
@@ -378,13 +379,21 @@ def write_frames(plan: Plan, out: Path, missing: list[int], tables: list[Path], 
     done = len(plan.names) - sum(len(plan.shards[shard]) for shard in missing)
     with progress_bar("Packing") as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("", total=len(plan.names), completed=done)
-        jobs = [pool.submit(write_shard, plan, shard, out, lambda: progress.advance(task)) for shard in missing]
         left_out = dict(plan.left_out)
+        stopped = Event()
+
+        def advance() -> None:
+            progress.advance(task)
+            if stopped.is_set():
+                raise CancelledError  # nobody waits seconds for a shard that is begun
+
         try:
+            jobs = [pool.submit(write_shard, plan, shard, out, advance) for shard in missing]
             for job in as_completed(jobs):
                 left_out |= job.result()
                 refuse_many(plan, left_out)
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -189,7 +189,10 @@ def claim(root: Path, arguments: dict[str, object]) -> None:
     """
     marker = root / MARKER
     if marker.exists():
-        found = json.loads(marker.read_text())
+        try:
+            found = dict(json.loads(marker.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{marker} is damaged ({error}). Delete {root}, or choose another folder.") from error
         if found != arguments:
             different = sorted(k for k in {*found, *arguments} if found.get(k) != arguments.get(k))
             told = "; ".join(f"{k}: there {found.get(k)!r}, asked {arguments.get(k)!r}" for k in different)
@@ -246,7 +249,7 @@ def synthesize(
         The folder.
 
     Raises:
-        InputError: For arguments out of range, or a folder that is not the generator's.
+        InputError: For arguments out of range, or a folder that is not the generator's or cannot be written.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -267,29 +270,33 @@ def synthesize(
         "pose": pose,
         "holdout": holdout,
     }
-    claim(root, arguments)
-    job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
-    folders = clip_folders(layout, plan)
-    for leftover in {(root / folder).parent for folder in folders}:
-        for temporary in leftover.glob(".*.part") if leftover.is_dir() else ():
-            shutil.rmtree(temporary, ignore_errors=True)
-    missing = [(clip, folder) for clip, folder in zip(plan, folders, strict=True) if not (root / folder).is_dir()]
-    write_splits(layout, root, plan, folders)
-    write_clip_table(job, plan, folders)
-    workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
-    columns = (
-        TextColumn("generating faces"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=clips, completed=clips - len(missing))
-        for _ in in_processes(
-            partial(render_to_disk, job), missing, workers, partial(cv2.setNumThreads, 1), chunksize=4
-        ):
-            progress.advance(task)
+    try:
+        claim(root, arguments)
+        job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
+        folders = clip_folders(layout, plan)
+        for leftover in {(root / folder).parent for folder in folders}:
+            for temporary in leftover.glob(".*.part") if leftover.is_dir() else ():
+                shutil.rmtree(temporary, ignore_errors=True)
+        missing = [(clip, folder) for clip, folder in zip(plan, folders, strict=True) if not (root / folder).is_dir()]
+        write_splits(layout, root, plan, folders)
+        write_clip_table(job, plan, folders)
+        workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
+        columns = (
+            TextColumn("generating faces"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("clips"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns) as progress:
+            task = progress.add_task("", total=clips, completed=clips - len(missing))
+            for _ in in_processes(
+                partial(render_to_disk, job), missing, workers, partial(cv2.setNumThreads, 1), chunksize=4
+            ):
+                progress.advance(task)
+    except OSError as error:
+        step = "Make room, or choose another folder; the same words continue."
+        raise InputError(f"{root} cannot be written: {error.strerror}. {step}") from error
     return root
 
 

@@ -28,8 +28,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from dfer_zoo.data.clips import checked_path, fold_number, label_id
-from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
+from dfer_zoo.data.clips import fold_number, label_id, real_path
+from dfer_zoo.data.reading import VIDEO_SUFFIXES, is_file, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
@@ -140,11 +140,12 @@ def crop_videos(
 def done_before(root: Path, source: Source) -> dict[str, Any] | None:
     """Return the row of a clip that was made of this very video as it is now; None where there is none."""
     facts = root / source.clip / FACTS
-    if not facts.is_file():
+    try:
+        row = json.loads(facts.read_text(encoding="utf-8"))
+        same = row["kept"] and Path(row["video"]).resolve() == source.path.resolve()
+        return row if same and source.path.stat().st_mtime <= facts.stat().st_mtime else None
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or damaged
         return None
-    row = json.loads(facts.read_text(encoding="utf-8"))
-    same = Path(row["video"]).resolve() == source.path.resolve()
-    return row if same and source.path.stat().st_mtime <= facts.stat().st_mtime else None
 
 
 def find_sources(videos: Sequence[Path], labels: str | None, allow_outside: bool = False) -> list[Source]:
@@ -167,7 +168,7 @@ def find_sources(videos: Sequence[Path], labels: str | None, allow_outside: bool
     sources = []
     recordings: dict[str, str] = {}
     for path, name, columns in sorted(found, key=lambda item: natural_key(item[1])):
-        why_not = "" if path.is_file() else "there is no such file"
+        why_not = "" if is_file(path) else "there is no such file"
         if labels is not None:
             named = READERS[labels](path.stem)
             if named is None:
@@ -190,10 +191,12 @@ def listed(table: Path, allow_outside: bool) -> Iterator[tuple[Path, str, dict[s
     Raises:
         DataError: a csv that cannot be used, a path that leaves its folder, or a label, split or fold that is none.
     """
-    real_root = None if allow_outside else table.parent.resolve()
+    inside = None if allow_outside else os.path.realpath(table.parent)
     for line, row in read_csv(table, ("path",)):
         where = f"{table}, line {line}"
-        checked_path(row["path"], real_root, where, "--allow_outside true")
+        real_path(row["path"], table.parent, inside, where, "--allow_outside true")
+        if not PurePath(row["path"]).name:
+            raise DataError(f"{where}: {row['path']!r} names no file.")
         columns = {key: row[key] for key in KNOWN if key in row}
         if "label" in columns:
             columns["label"] = EMOTIONS[label_id(row["label"], where, required=True)]
@@ -251,20 +254,24 @@ def claim(root: Path, settings: Settings) -> None:
     """Mark an empty folder as ours, or check that it was made with the same options.
 
     Raises:
-        InputError: it holds something else.
+        InputError: it holds something else, or cannot be read or written.
     """
     from dfer_zoo.runs import write_json
 
     asked = {**vars(settings), "size": CROP_SIZE, "side_in_boxes": SIDE, "anchor_from_top": ANCHOR}
     marker = root / MARKER
-    if marker.is_file():
-        there = json.loads(marker.read_text(encoding="utf-8"))
-        if there != asked:
-            told = "; ".join(
-                f"{key}: there {there.get(key)}, asked {asked[key]}" for key in asked if there.get(key) != asked[key]
-            )
-            raise InputError(f"{root} was made with other options ({told}). Repeat them, or choose another --out.")
-    elif root.exists() and (not root.is_dir() or set(root.iterdir()) - set(root.glob(f".{MARKER}.*.tmp"))):
+    try:
+        there = dict(json.loads(marker.read_text(encoding="utf-8"))) if marker.is_file() else None
+        half_written = set(root.glob(f".{MARKER}.*.tmp"))
+        foreign = there is None and root.exists() and (not root.is_dir() or set(root.iterdir()) - half_written)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{marker} cannot be read ({error}). Choose another --out, or delete {root}.") from error
+    if there is not None and there != asked:
+        told = "; ".join(
+            f"{key}: there {there.get(key)}, asked {asked[key]}" for key in asked if there.get(key) != asked[key]
+        )
+        raise InputError(f"{root} was made with other options ({told}). Repeat them, or choose another --out.")
+    if foreign:
         raise InputError(f"{root} is not empty and was not made by `crop` (it has no {MARKER}). Choose another --out.")
     write_json(marker, asked)
 
