@@ -418,7 +418,7 @@ def test_bad_files_are_named_and_the_others_done(short: Path, fake: ColorModel, 
     [
         (["recognize", "--checkpoint", "model.ckpt"], "No videos given"),
         (["recognize", "a.mp4"], "needs --checkpoint"),
-        (["recognize", "a.mp4", "--checkpoint", "model.ckpt"], "no weights file model.ckpt"),
+        (["recognize", "a.mp4", "--checkpoint", "model.ckpt"], "There is no checkpoint model.ckpt"),
     ],
 )
 def test_wrong_words(words: Sequence[str], message: str, capsys, tmp_path: Path, monkeypatch) -> None:
