@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -238,6 +239,40 @@ def test_finished_shards_are_not_packed_again(own_dfew, tmp_path, monkeypatch, s
     pack("dfew", str(own_dfew), str(out), size=24)
     assert sorted(packed_again) == list(range(20, 70))
     assert check("dfew", str(out), every_frame=True) == 0
+
+
+def test_an_interruption_waits_for_the_clip_in_hand_alone(own_dfew, tmp_path, monkeypatch):
+    """A shard may take seconds; it is written again when the same words are repeated."""
+    begun, told = threading.Event(), threading.Event()
+    clips = []
+    clip_bytes, shutdown = packing.clip_bytes, packing.ThreadPoolExecutor.shutdown
+
+    def slow(plan, number):
+        clips.append(number)
+        begun.set()
+        assert told.wait(20)
+        return clip_bytes(plan, number)
+
+    def interrupted(jobs):
+        assert begun.wait(20)
+        raise KeyboardInterrupt
+
+    def shut_down(pool, wait=True, cancel_futures=False):
+        if cancel_futures:
+            told.set()
+        shutdown(pool, wait=wait, cancel_futures=cancel_futures)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "clip_bytes", slow)
+        patch.setattr(packing, "as_completed", interrupted)
+        patch.setattr(packing.ThreadPoolExecutor, "shutdown", shut_down)
+        with pytest.raises(KeyboardInterrupt):
+            pack("dfew", str(own_dfew), str(tmp_path / "packed"), size=24, workers=1)
+    assert len(clips) == 1
+    assert not list((tmp_path / "packed" / PACKING).glob("0*.json"))
+    assert pack("dfew", str(own_dfew), str(tmp_path / "packed"), size=24) == tmp_path / "packed"
+    pack("dfew", str(own_dfew), str(tmp_path / "whole"), size=24)
+    assert (tmp_path / "packed" / FRAMES).read_bytes() == (tmp_path / "whole" / FRAMES).read_bytes()
 
 
 def test_a_full_disk_is_one_line_and_can_be_continued(own_dfew, tmp_path, monkeypatch, small_shards):
