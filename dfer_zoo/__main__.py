@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise
 from typing import get_origin
 
 TRAINER_VERBS = {
@@ -18,7 +18,7 @@ TRAINER_VERBS = {
 
 COMMANDS = {
     "check": ("dfer_zoo.data.check:check", "say what is wrong with a dataset on disk"),
-    "pack": ("dfer_zoo.data.pack:pack", "put a dataset's frames into one file that loads ten times faster"),
+    "pack": ("dfer_zoo.data.pack:pack", "put a dataset's frames into one file that loads several times faster"),
     "synthesize": ("dfer_zoo.synthetic:synthesize", "render labelled clips of generated faces in a dataset's layout"),
     "crossval": ("dfer_zoo.crossval:crossval", "train and test models on all folds and seeds, each once"),
     "ablation": ("dfer_zoo.ablations:ablation", "train and test the rows of a paper's ablation table"),
@@ -61,7 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     console = Console(stderr=True)
     if command not in TRAINER_VERBS and command not in COMMANDS:
-        console.print(f"There is no command {command!r}. There are: {', '.join((*TRAINER_VERBS, *COMMANDS))}.")
+        console.print(
+            f"There is no command {command!r}. There are: {', '.join((*TRAINER_VERBS, *COMMANDS))}.", markup=False
+        )
         return 2
     try:
         if command in TRAINER_VERBS:
@@ -85,8 +87,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def call(command: str, words: list[str]) -> object:
     """Parse the words after a command by the signature of its function, and call it.
 
-    Required arguments are positional, but for the commands in `NAMED`; a list takes all words up to the first option; a
-    switch needs no value. Where the function takes `fit_options`, these are the options that it does not know.
+    Required arguments are positional, but for the commands in `NAMED`; a list takes all words that are neither an
+    option nor its value, wherever they stand; a switch needs no value. Where the function takes `fit_options`, these
+    are the options that it does not know.
     """
     from jsonargparse import ArgumentParser
 
@@ -99,16 +102,35 @@ def call(command: str, words: list[str]) -> object:
     first = next(iter(parameters.values()))
     switches = {f"--{key}" for key, parameter in parameters.items() if parameter.annotation is bool}
     words = [
-        f"{word}=true" if word in switches and following.startswith("--") else word
+        f"{word}=true" if word in switches and following.lower() not in ("true", "false") else word
         for word, following in pairwise([*words, "--"])
     ]
     if more:
         words, fit_options = share_out(words, {"--help", "-h", *(f"--{key}" for key in parameters)})
         return function(**parser.parse_args(words), fit_options=fit_options)
     if get_origin(first.annotation) is list:
-        count = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
-        words = [json.dumps(words[:count]), *words[count:]]
+        listed, options = split_options(words)
+        words = [json.dumps(listed), *options]
     return function(**parser.parse_args(words))
+
+
+def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split words into those that stand by themselves, and options with their values.
+
+    >>> split_options(["--out", "here", "a.mp4", "--seed=1", "b.mp4"])
+    (['a.mp4', 'b.mp4'], ['--out', 'here', '--seed=1'])
+    """
+    alone: list[str] = []
+    options: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            alone.append(word)
+        elif "=" in word or word in ("-h", "--help"):
+            options.append(word)
+        else:
+            options += [word, *islice(rest, 1)]
+    return alone, options
 
 
 def share_out(words: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:

@@ -124,7 +124,7 @@ def ablation(
         quick: take the recipe for 2 CPU cores.
         runs: folder of all runs.
         root: folder of the dataset.
-        jobs: processes at once, which share the CPU's threads.
+        jobs: processes at once, which share the CPU's threads and take one GPU each.
         list: run nothing; print the state of all runs, and the commands of the missing ones for other machines.
         fit_options: words for `fit`.
 
@@ -152,5 +152,5 @@ def ablation(
         caption = f"Printed: on {content['data']}, fold {content['folds']}, by the paper's own protocol"
         title = f"{table} on {data}: mean ± standard deviation over folds (seeds, if there is one fold); percent"
         console.print(ablation_table(rows, title, caption))
-        console.print(f"Tables: {path}, {path.with_suffix('.json').name}")
+        console.print(f"Tables: {path}, {path.with_suffix('.json').name}", markup=False)
     return status

@@ -4,19 +4,19 @@ Temperature scaling (Guo et al., ICML 2017, Eq. 9) divides the logits by one num
 predicted class, and with it WAR and UAR, stays what it was.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo import figures
 from dfer_zoo.errors import InputError
 from dfer_zoo.report import p_value
-from dfer_zoo.results import WIDE, load_run, softmax
+from dfer_zoo.results import WIDE, load_run, read_json, read_predictions, softmax
 from dfer_zoo.runs import BEST, evaluate, evaluate_checkpoint, load_data, write_json
 
 if TYPE_CHECKING:
@@ -187,11 +187,16 @@ def split_predictions(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray
 
 
 def temperature_of(checkpoint: Path) -> float:
-    """Return the temperature that `calibrate` has fitted to a run's checkpoint, 1 where it has not."""
+    """Return the temperature that `calibrate` has fitted to a run's checkpoint, 1 where it has not.
+
+    Raises:
+        DataError: a file that does not hold it.
+    """
     path = checkpoint.parent.parent / CALIBRATION
     if checkpoint.stem != BEST or not path.is_file():
         return 1.0
-    return json.loads(path.read_text(encoding="utf-8"))["temperature"]
+    again = f"Write it again: `dfer-zoo calibrate {path.parent}`."
+    return read_json(path, again, ["temperature"])["temperature"]
 
 
 def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
@@ -209,7 +214,7 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
 
     Raises:
         InputError: a folder that is no finished run, bins out of range, or clips that determine no temperature.
-        DataError: the validation clips are needed and not there any more.
+        DataError: the validation clips are needed and not there any more, or their predictions are damaged.
     """
     if bins < 1:
         raise InputError(f"bins is {bins}; allowed: 1 or more, {BINS} by default.")
@@ -220,7 +225,8 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
         from dfer_zoo.models import load
 
         evaluate_checkpoint(run, load(run / "checkpoints" / f"{BEST}.ckpt"), load_data(run), "val", val.stem)
-    predictions = {"val": pd.read_csv(val, dtype={"clip": str}), "test": loaded.predictions}
+    written = read_predictions(val, f"Delete it: `dfer-zoo calibrate {run}` writes it again.")
+    predictions = {"val": written, "test": loaded.predictions}
     validation = split_predictions(predictions["val"])
     likeliest = fit_temperature(*validation)
     p = temperature_p_value(*validation, likeliest)
@@ -245,8 +251,8 @@ def calibrate(run: Path, bins: int = BINS, out: Path | None = None) -> None:
     for place, name, divisor in zip(axes.flat, ("before", "after"), (1.0, temperature), strict=True):
         title = f"{name}: temperature {divisor:.2f}, ECE {100 * content['test'][name]['ece']:.1f}"
         reliability_diagram(reliability(softmax(logits / divisor), label, bins), place, title)
-    console.print(f"Figure: {figures.save(figure, Path(out) if out else run / 'reliability.png')}")
-    console.print(f"Temperature: {run / CALIBRATION}")
+    console.print(f"Figure: {figures.save(figure, Path(out) if out else run / 'reliability.png')}", markup=False)
+    console.print(f"Temperature: {run / CALIBRATION}", markup=False)
 
 
 def calibration_table(content: dict[str, Any], name: str) -> Table:
@@ -255,7 +261,8 @@ def calibration_table(content: dict[str, Any], name: str) -> Table:
     if content["temperature"] == 1:
         caption += f". They do not tell the likeliest, {content['likeliest']:.3f}, from 1: it stays 1"
     table = Table(
-        title=f"{name}: temperature {content['temperature']:.3f}, fitted on the validation clips", caption=caption
+        title=f"{escape(name)}: temperature {content['temperature']:.3f}, fitted on the validation clips",
+        caption=caption,
     )
     for column in ("clips of", "temperature", "WAR", "UAR", f"ECE % ({content['bins']} bins)", "NLL", "clips"):
         table.add_column(column, justify="left" if column == "clips of" else "right")

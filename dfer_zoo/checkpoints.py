@@ -48,8 +48,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Save the state to continue from: after every epoch, every few minutes, and when asked to stop.
 
     SIGTERM and SIGINT (Ctrl-C) are answered after the batch in hand: the state is saved and the process ends with
-    status 143 or 130. During validation they wait for the epoch's end; a second Ctrl-C does not wait. On several
-    devices any of them may receive the signal: all of them stop after the same batch.
+    status 143 or 130. During validation they wait for the next batch or the epoch's end; a second Ctrl-C does not wait.
+    On several devices any of them may receive the signal: all of them stop after the same batch.
 
     Args:
         dirpath: folder of the file.
@@ -58,7 +58,8 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, dirpath: Path, filename: str, minutes: float = 10.0) -> None:
-        super().__init__(dirpath, filename, enable_version_counter=False)
+        # after a validation, which need not end the epoch, Lightning would save an epoch that does not count as done
+        super().__init__(dirpath, filename, save_on_train_epoch_end=True, enable_version_counter=False)
         self.seconds = 60 * minutes
         self.path = dirpath / f"{filename}.ckpt"
         self.received: signal.Signals | None = None
@@ -84,10 +85,16 @@ class LastCheckpoint(ModelCheckpoint):
         self.handlers = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save if it is time or a signal came; not within an accumulation nor before the epoch's own save."""
+        """Save if it is time or a signal came; not within an accumulation nor before the epoch's own save.
+
+        Nor before a validation within the epoch, which a continued run would skip.
+        """
         super().on_train_batch_end(trainer, *args, **kwargs)
-        progress = trainer.fit_loop.epoch_loop.batch_progress
+        loop = trainer.fit_loop.epoch_loop
+        progress = loop.batch_progress
         if progress.is_last_batch or progress.current.ready % trainer.accumulate_grad_batches:
+            return
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             return
         due = time.monotonic() - self.saved >= self.seconds
         if self._any_device(trainer, due or self.received is not None):
@@ -115,5 +122,6 @@ class LastCheckpoint(ModelCheckpoint):
             Console().print(
                 f"Stopped by {number.name} after step {trainer.global_step}. The same words continue from {self.path}.",
                 highlight=False,
+                markup=False,
             )
         raise SystemExit(128 + number)

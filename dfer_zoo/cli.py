@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -25,10 +25,10 @@ from dfer_zoo.classes import class_named
 from dfer_zoo.data import DFERData
 from dfer_zoo.errors import InputError
 from dfer_zoo.locks import alone_in
-from dfer_zoo.models import DFERModel, read_checkpoint
+from dfer_zoo.models import DFERModel, load, read_checkpoint
 from dfer_zoo.precision import choose_precision
 from dfer_zoo.profile import measure_cost
-from dfer_zoo.provenance import SaveRun
+from dfer_zoo.provenance import SaveRun, demand_same_clips
 from dfer_zoo.results import WIDE, evaluation_table, prediction_table
 from dfer_zoo.runs import (
     BEST,
@@ -82,7 +82,7 @@ class DFERCLI(LightningCLI):
         return self.config[self.subcommand]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        """Parse the words; demand a checkpoint where one is used, before Lightning takes the model's options from it.
+        """Parse the words; evaluate the very model that a checkpoint holds, whatever they say of it.
 
         Raises:
             InputError: no checkpoint named, or one that cannot be used.
@@ -91,8 +91,6 @@ class DFERCLI(LightningCLI):
         subcommand = self.config.subcommand
         checkpoint = self.config[subcommand].ckpt_path
         if checkpoint:
-            if not Path(checkpoint).is_file():
-                raise InputError(f"There is no checkpoint {checkpoint}. `ls runs/*/*/checkpoints` shows yours.")
             spec = read_checkpoint(checkpoint)["dfer_zoo"]
             given = self.config[subcommand].data.init_args
             if (given.frames, given.size) != (spec["frames"], spec["size"]):
@@ -100,8 +98,16 @@ class DFERCLI(LightningCLI):
                     f"{checkpoint} was trained on {spec['frames']} frames of {spec['size']} px; the data gives "
                     f"{given.frames} of {given.size}. Add --data.frames {spec['frames']} --data.size {spec['size']}."
                 )
+            if subcommand != "fit":
+                model = load(checkpoint)  # or says what is wrong with it
+                named = f"{type(model).__module__}.{type(model).__qualname__}"
+                evaluated = {"class_path": named, "dict_kwargs": dict(model.hparams)}
+                self.config = parser.parse_object({subcommand: {"model": evaluated}}, self.config)
         elif subcommand != "fit":
             raise InputError(f"`{subcommand}` needs --ckpt_path, a file such as RUN/checkpoints/{BEST}.ckpt.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would import any class that a file names, and train with the options in it."""
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision where none is given; skip pretrained weights that the checkpoint would overwrite."""
@@ -180,7 +186,7 @@ class DFERCLI(LightningCLI):
         """Choose and hold the run's folder; if its training was interrupted, continue from its last checkpoint.
 
         Raises:
-            InputError: another process is training the run.
+            InputError: another process is training the run, or its clips have changed.
         """
         run, last = choose_version(self.identity())
         # of several devices, the first holds it; a trial of a few steps writes nothing
@@ -188,8 +194,9 @@ class DFERCLI(LightningCLI):
             self.held.enter_context(alone_in(run, "trained"))
         if last is not None:
             read_checkpoint(last)  # says so if it is damaged
+            demand_same_clips(run, self.datamodule)
             self.config_init.fit.ckpt_path = str(last)
-            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.")
+            Console().print(f"Continuing the interrupted run {run} from {LAST}.ckpt.", markup=False)
         return run
 
     def identity(self) -> Identity:
@@ -213,6 +220,8 @@ class DFERCLI(LightningCLI):
         if self.trainer.fast_dev_run or self.trainer.checkpoint_callback is None or self.trainer.interrupted:
             return
         self.trainer.loggers = []  # these tests are not of the last step, which they would be logged for
+        # averaging would put its last step's weights in the place of those that the checkpoint answers with
+        self.trainer.callbacks = [each for each in self.trainer.callbacks if not isinstance(each, WeightAveraging)]
         for rule in dict.fromkeys([BEST, *self.settings.rules]):
             self.writer.name = "-".join([f"test-{rule}", *self._limits()])
             checkpoint = self.writer.folder / "checkpoints" / f"{rule}.ckpt"
@@ -220,7 +229,8 @@ class DFERCLI(LightningCLI):
             self.after_test()
         if self.trainer.is_global_zero:
             self.model.to(self.trainer.strategy.root_device)  # the Trainer has put it back on the CPU
-            write_json(self.writer.folder / COST, measure_cost(self.model, self.datamodule))
+            cost = measure_cost(self.model, self.datamodule, self.trainer.precision_plugin)
+            write_json(self.writer.folder / COST, cost)
 
     def after_test(self) -> None:
         """Show the evaluation and say where it is written."""
@@ -233,7 +243,7 @@ class DFERCLI(LightningCLI):
 
                 predictions = pd.read_csv(self.writer.written, dtype={"clip": str})
                 console.print(prediction_table(predictions, temperature_of(Path(self.settings.ckpt_path))))
-            console.print(f"Predictions: {self.writer.written}")
+            console.print(f"Predictions: {self.writer.written}", markup=False)
 
     after_validate = after_predict = after_test
 

@@ -20,17 +20,20 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import audit_run
 from dfer_zoo.results import RULES, Run
-from dfer_zoo.runs import BEST, BEST_TEST, CONFIG, fingerprint
+from dfer_zoo.runs import BEST, BEST_TEST, COST, fingerprint
 
 ALPHA = 0.05
 """A difference is decided where its adjusted p-value is below this."""
 
 MEASURES = ("war", "uar")
 
+TRAINING_P = ("war_training_p", "uar_training_p")
+
 PAIR_COLUMNS = (
     *("data", "test_set", "rule", "first", "second"),
     *(f"{measure}_{column}" for measure in MEASURES for column in ("difference", "low", "high")),
-    *("mcnemar_p", "war_p", "uar_p", "war_p_holm", "uar_p_holm", "verdict"),
+    *("mcnemar_p", "war_p", "uar_p", *TRAINING_P),
+    *("war_p_holm", "uar_p_holm", *(f"{column}_holm" for column in TRAINING_P), "verdict"),
 )
 
 NOT_THE_METHOD = {
@@ -53,6 +56,8 @@ class Method:
         runs: of every fold and seed there is.
         answers: a row for each clip and seed: ``clip``, ``label``, ``fold`` (0 without folds), ``seed``, ``said`` and
             ``right``.
+        repeats: runs of it that are in none of this: a newer one is the same training again.
+        all_folds: those that a cross-validation has; nothing without folds.
     """
 
     name: str
@@ -60,6 +65,8 @@ class Method:
     rule: str
     runs: tuple[Run, ...]
     answers: pd.DataFrame
+    repeats: tuple[Run, ...] = ()
+    all_folds: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -100,8 +107,8 @@ class Method:
         shares = [row[i] / row.sum() if row.sum() else None for i, row in enumerate(confusion)]
         return dict(zip(EMOTIONS, shares, strict=True))
 
-    def spread(self, part: str) -> np.ndarray:
-        """Return the standard deviation of WAR and UAR ``(2,)`` between folds or seeds; NaN for one alone.
+    def scores(self, part: str) -> np.ndarray:
+        """Return WAR and UAR ``(n, 2)``, 0..1, of each fold or seed, in their order.
 
         Args:
             part: ``fold``, of the mean over seeds; or ``seed``, of all folds together (seeds that have them all).
@@ -114,13 +121,17 @@ class Method:
         for _, group in answers.groupby(part):
             clips = group.groupby("clip")[["label", "right"]].mean()
             scores.append(statistics.scores([clips["right"]], clips["label"].astype(int))[0])
+        return np.array(scores).reshape(-1, 2)
+
+    def spread(self, part: str) -> np.ndarray:
+        """Return the standard deviation of `scores` ``(2,)``; NaN for a fold or seed alone."""
+        scores = self.scores(part)
         return np.std(scores, axis=0, ddof=1) if len(scores) > 1 else np.full(2, np.nan)
 
     def missing(self) -> list[tuple[int, int]]:
-        """Return the (fold, seed) that a cross-validation of DFEW would have and this method has not."""
-        folds = dfew.FOLDS if self.data == "DFEW" else self.folds
+        """Return the (fold, seed) that a cross-validation would have and this method has not."""
         done = {(run.fold, run.seed) for run in self.runs}
-        return [(fold, seed) for seed in self.seeds for fold in folds if (fold, seed) not in done]
+        return [(fold, seed) for seed in self.seeds for fold in self.all_folds if (fold, seed) not in done]
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ def collect(runs: Sequence[Run]) -> list[Method]:
     """Put the runs of each method together.
 
     Runs of one name whose settings differ (other than fold, seed and machine) are methods of their own, named by what
-    differs.
+    differs. Of runs that are one training twice, the newest stands for it.
 
     Raises:
         InputError: the same run twice; a fold whose seeds did not score the same clips.
@@ -177,10 +188,28 @@ def collect(runs: Sequence[Run]) -> list[Method]:
     for (data, _), group in named.items():
         for name, variant in _variants(group):
             for rule in RULES:
-                chosen = tuple(run for run in variant if run.rule == rule)
+                chosen, repeats = _newest([run for run in variant if run.rule == rule])
                 if chosen:
-                    methods.append(Method(name, data, rule, chosen, _answers(chosen)))
+                    answers, folds = _answers(chosen), _all_folds(chosen, [run for run in runs if run.data == data])
+                    methods.append(Method(name, data, rule, chosen, answers, repeats, folds))
     return methods
+
+
+def _newest(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """Return the run of each fold and seed that was finished last, in the order given, and the others."""
+    newest: dict[tuple[int | None, int], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.path / COST).stat().st_mtime_ns):
+        newest[run.fold, run.seed] = run
+    chosen = {run.path for run in newest.values()}
+    return tuple(run for run in runs if run.path in chosen), tuple(run for run in runs if run.path not in chosen)
+
+
+def _all_folds(runs: Sequence[Run], every: Sequence[Run]) -> tuple[int, ...]:
+    """Return the folds that the data of `runs` has, as far as `every` run of its class tells."""
+    folds = {run.fold for run in every if run.root in {own.root for own in runs}}
+    if None in folds:
+        return ()
+    return dfew.FOLDS if runs[0].data == "DFEW" else tuple(sorted(folds))
 
 
 def _variants(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
@@ -212,7 +241,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _answers(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the rows of `Method.answers`."""
-    tables, seen, clips_of = [], {}, {}
+    tables, clips_of = [], {}
     for run in runs:
         predictions = run.predictions
         audit_run(run, predictions)
@@ -220,12 +249,6 @@ def _answers(runs: Sequence[Run]) -> pd.DataFrame:
             fold=run.fold or 0, seed=run.seed, said=predictions[list(EMOTIONS)].to_numpy().argmax(1)
         )
         tables.append(table.assign(right=(table["said"] == table["label"]).astype(float)))
-        other = seen.setdefault((run.fold, run.seed), run)
-        if other is not run:
-            raise InputError(
-                f"{other.path} and {run.path} are the same training twice: method {run.method}, fold {run.fold}, seed "
-                f"{run.seed}, the same settings. Leave one of them out."
-            )
         first, test_set = clips_of.setdefault(run.fold, (run, fingerprint(predictions)))
         if test_set != fingerprint(predictions):
             raise InputError(
@@ -276,8 +299,9 @@ def compare_methods(
 
     Scores are those of all folds' clips in one confusion matrix, which DFEW's folds allow as they partition its clips.
     Intervals are drawn within folds. The p-value of WAR is McNemar's exact one where each clip stands for itself and
-    has one answer a method, otherwise that of `statistics.swap_test`, as UAR's always is; both are adjusted by Holm's
-    method for the number of pairs, each measure by itself.
+    has one answer a method, otherwise that of `statistics.swap_test`, as UAR's always is. These are about the trained
+    models at hand; where both methods have several folds or seeds, `statistics.training_test` asks whether they would
+    differ if trained again. All are adjusted by Holm's method for the number of pairs, each measure and test by itself.
 
     Args:
         methods: of `collect`; those of another rule than `rule` are shown but in no pair.
@@ -339,11 +363,12 @@ def compare_methods(
                 f"{measure}_low": low[place],
                 f"{measure}_high": high[place],
             }
-        pairs.append(row | {"mcnemar_p": exact, "war_p": exact if single and people is None else p_war, "uar_p": p_uar})
+        row |= {"mcnemar_p": exact, "war_p": exact if single and people is None else p_war, "uar_p": p_uar}
+        pairs.append(row | dict(zip(TRAINING_P, _training_p(methods[first], methods[second]), strict=True)))
     table = pd.DataFrame(pairs, columns=PAIR_COLUMNS)
     if pairs:
-        for measure in MEASURES:
-            table[f"{measure}_p_holm"] = statistics.holm(table[f"{measure}_p"])
+        for column in ("war_p", "uar_p", *TRAINING_P):
+            table[f"{column}_holm"] = statistics.holm(table[column])
         table["verdict"] = [verdict(row) for row in table.to_dict("records")]
     return Comparison(methods, pd.DataFrame(rows), table, "clips" if people is None else "people")
 
@@ -356,23 +381,34 @@ def _pairs(methods: Sequence[Method], baseline: str | None, rule: str) -> list[t
     return [(place, other) for other in base for place in places if place != other]
 
 
-def verdict(pair: Mapping[str, Any]) -> str:
-    """Say in words what the adjusted p-values of a pair decide.
+def _training_p(first: Method, second: Method) -> np.ndarray:
+    """Return `statistics.training_test` of two methods on the same clips ``(2,)``; NaN where one was trained once."""
+    for part in ("fold", "seed"):
+        scores = first.scores(part), second.scores(part)
+        if min(map(len, scores)) > 1:
+            return statistics.training_test(*scores, paired=part == "fold")
+    return np.full(2, np.nan)
 
-    >>> verdict({"first": "a", "second": "b", "war_difference": 0.1, "war_p_holm": 0.01,
-    ...          "uar_difference": 0.1, "uar_p_holm": 0.2})
-    'a better in WAR; UAR undecided'
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """Say in words what the adjusted p-values of a pair decide: those about the clips, and about training if any.
+
+    >>> once = {"first": "a", "second": "b", "war_difference": 0.1, "war_p_holm": 0.01, "war_training_p_holm": np.nan,
+    ...         "uar_difference": 0.1, "uar_p_holm": 0.2, "uar_training_p_holm": np.nan}
+    >>> verdict(once), verdict(once | {"war_training_p_holm": 0.3, "uar_training_p_holm": 0.3})
+    ('a better in WAR on these trainings; UAR undecided', 'undecided')
     """
     better = {
         measure.upper(): pair["first"] if pair[f"{measure}_difference"] > 0 else pair["second"]
         for measure in MEASURES
-        if pair[f"{measure}_p_holm"] < ALPHA
+        if pair[f"{measure}_p_holm"] < ALPHA and not pair[f"{measure}_training_p_holm"] >= ALPHA
     }
     if not better:
         return "undecided"
+    these = " on these trainings" if np.isnan(pair["war_training_p_holm"]) else ""
     if len(better) == len(MEASURES) and len(set(better.values())) == 1:
-        return f"{better['WAR']} better"
-    said = [f"{name} better in {measure}" for measure, name in better.items()]
+        return f"{better['WAR']} better{these}"
+    said = [f"{name} better in {measure}{these}" for measure, name in better.items()]
     return "; ".join(said + [f"{measure.upper()} undecided" for measure in MEASURES if measure.upper() not in better])
 
 
@@ -435,25 +471,3 @@ def _identities(run: Run) -> Mapping[str, tuple[str, int | str]]:
         }
     except DataError:  # a csv that does not tell, or is gone
         return {}
-
-
-def what_is_missing(methods: Sequence[Method]) -> list[str]:
-    """Say which folds and seeds are missing, and the command that trains one, a line for methods that miss the same."""
-    lacking: defaultdict[tuple[tuple[int, int], ...], list[Method]] = defaultdict(list)
-    for method in methods:
-        if method.missing():
-            lacking[tuple(method.missing())].append(method)
-    lines = []
-    for missing, group in lacking.items():
-        seeds = sorted({seed for _, seed in missing})
-        shown = "; ".join(
-            f"seed {seed} lacks fold {', '.join(str(fold) for fold, other in missing if other == seed)}"
-            for seed in seeds
-        )
-        fold, seed = missing[0]
-        config = group[0].runs[0].path / CONFIG
-        lines.append(
-            f"{', '.join(method.name for method in group)}: {shown}. To train what is missing, and so on: "
-            f"`dfer-zoo fit --config {config} --data.fold {fold} --seed_everything {seed}`"
-        )
-    return lines

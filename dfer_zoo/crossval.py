@@ -240,7 +240,7 @@ class Result:
     def table(self, rule: str) -> Table:
         """Return the rich table of a rule: a line a run, then what they say together; percent."""
         rows, method = self.of(rule), self.methods[rule]
-        table = Table(title=f"{self.folder.name}: {self.counted()}, {rule} ({RULES[rule]}); percent")
+        table = Table(title=f"{escape(self.folder.name)}: {self.counted()}, {rule} ({RULES[rule]}); percent")
         for column in ("fold", "seed", "WAR", "UAR", *EMOTIONS, "clips"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in rows.to_dict("records"):
@@ -302,7 +302,7 @@ def conclude(found: Sequence[Result]) -> None:
             console.print(result.table(rule))
         write_text(result.folder / "crossval.csv", result.rows.to_csv(index=False))
         write_json(result.folder / "crossval.json", result.json())
-        console.print(f"Tables: {result.folder / 'crossval.csv'}, crossval.json. Figure: {result.draw()}")
+        console.print(f"Tables: {result.folder / 'crossval.csv'}, crossval.json. Figure: {result.draw()}", markup=False)
 
 
 def crossval(
@@ -329,7 +329,7 @@ def crossval(
         quick: take the recipe for 2 CPU cores.
         runs: folder of all runs.
         root: folder of the dataset.
-        jobs: processes at once, which share the CPU's threads.
+        jobs: processes at once, which share the CPU's threads and take one GPU each.
         list: run nothing; print the state of all runs, and the commands of the missing ones for other machines.
         fit_options: words for `fit`.
 

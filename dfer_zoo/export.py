@@ -23,12 +23,13 @@ METADATA = "dfer_zoo"
 """Key of the json text in an ONNX file's metadata; with ``.json`` behind it, the extra file of a ``.pt2``."""
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+INPUTS = {"uint8": torch.uint8, "float": torch.float32}
 CONVENTIONS = {
-    "input": "uint8 (batch, 3, frames, size, size), any batch; whole range 0 to 255, normalised inside",
+    "input": "(batch, 3, frames, size, size) of input_type, any batch; whole range 0 to 255, normalised inside",
     "colour_order": "RGB",
     "outputs": "logits (batch, labels), before softmax; features (batch, D), what the classifier saw",
 }
-"""What a file says about itself beside the checkpoint's `spec`."""
+"""What a file says about itself beside the checkpoint's `spec` and ``input_type``, a name of `INPUTS`."""
 
 TOLERANCE = 1e-3
 """Greatest difference of a logit, as a share of the greatest logit (or of 1), that an exported file may show."""
@@ -36,7 +37,7 @@ TOLERANCE = 1e-3
 BATCHES = (1, 3)
 """Sizes of the batches that are compared, of clips with contrast. On a clip without any, such as a black one, HDF's
 logits are not sharp to begin with: most frequencies of its attention are rounding noise around 0, whose sign its Eq. 6
-amplifies, so that they differ by up to some 2e-3 between runtimes and machines."""
+amplifies, so that they differ visibly between runtimes and machines."""
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
@@ -45,8 +46,8 @@ class Classifier(nn.Module):
     """What is exported of a model: normalisation and net, without what only its training needs.
 
     Args:
-        model: from uint8 clips ``(B, 3, T, H, W)`` to logits ``(B, K)`` and features ``(B, D)``, a plain tuple: the
-            class `NetOutput` would have to be there where the file is loaded.
+        model: from clips ``(B, 3, T, H, W)`` of 0 to 255, uint8 or float, to logits ``(B, K)`` and features
+            ``(B, D)``, a plain tuple: the class `NetOutput` would have to be there where the file is loaded.
     """
 
     normalize = DFERModel.normalize
@@ -72,6 +73,7 @@ class ExportedModel:
 
     Attributes:
         spec: labels, frames, size and all that the PyTorch model's `spec` holds.
+        dtype: what the file takes; clips are turned into it.
         runtime: what runs it.
 
     Raises:
@@ -100,9 +102,10 @@ class ExportedModel:
                 "Export the checkpoint with `dfer-zoo export CKPT`."
             )
         self.spec: dict[str, Any] = json.loads(metadata)
+        self.dtype = INPUTS[self.spec.get("input_type", "uint8")]  # the first exports did not say it
 
     def __call__(self, video: Tensor) -> NetOutput:
-        """Classify uint8 clips ``(B, 3, T, H, W)``; T, H and W are the export's.
+        """Classify uint8 clips ``(B, 3, T, H, W)``, whatever type the file takes; T, H and W are the export's.
 
         Raises:
             InputError: clips of another shape or type.
@@ -113,7 +116,7 @@ class ExportedModel:
                 f"The exported model takes uint8 clips (B, {', '.join(map(str, wanted))}); given were "
                 f"{str(video.dtype).removeprefix('torch.')} {tuple(video.shape)}."
             )
-        outputs = self._run(np.ascontiguousarray(video.cpu().numpy()))
+        outputs = self._run(video.cpu().to(self.dtype).contiguous().numpy())
         return NetOutput(*(torch.from_numpy(output) for output in outputs))
 
     def to(self, device: torch.device | str) -> "ExportedModel":
@@ -151,13 +154,19 @@ def installed_runtimes() -> list[str]:
     return [name for name in RUNTIMES if find_spec(name)]
 
 
-def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Path | None = None) -> None:
+def export(
+    checkpoint: Path,
+    format: Literal["onnx", "torch"] = "onnx",
+    out: Path | None = None,
+    input: Literal["uint8", "float"] = "uint8",
+) -> None:
     """Write a trained model to one file that runs without this package, checked against the model itself.
 
     Args:
         checkpoint: such as runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt.
         format: onnx for ONNX Runtime, OpenVINO and others; torch for torch.export.load.
         out: file to write, .onnx or .pt2; beside the checkpoint by default.
+        input: type of the clips that the file takes, of the range 0 to 255 in both cases; float is 32 bits.
 
     Raises:
         InputError: packages are missing, or a file of another name.
@@ -185,9 +194,10 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
     try:
         with writing(out), console.status(f"Exporting {model.spec['model']}: half a minute for a net of full width"):
             write = write_onnx if format == "onnx" else write_torch
-            write(trace(model), {**model.spec, **CONVENTIONS}, temporary)
+            spec = {**model.spec, **CONVENTIONS, "input_type": input}
+            write(trace(model, INPUTS[input]), spec, temporary)
         with console.status("Comparing it with the model"):
-            for runtime, exported in read_back(temporary).items():
+            for runtime, exported in read_back(temporary, INPUTS[input]).items():
                 worst = check(model, exported, f"{checkpoint} in {runtime}")
                 console.print(
                     f"{runtime}: logits within {worst:.1e} of the model's, on random and on smooth clips, in batches "
@@ -197,15 +207,16 @@ def export(checkpoint: Path, format: Literal["onnx", "torch"] = "onnx", out: Pat
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    console.print(f"Exported: {out} ({out.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
-def trace(model: DFERModel) -> torch.export.ExportedProgram:
-    """Return the model's graph, for any number of clips of the frames and size it was trained on."""
+def trace(model: DFERModel, dtype: torch.dtype = torch.uint8) -> torch.export.ExportedProgram:
+    """Return the model's graph, for any number of clips of a type, with the frames and size it was trained on."""
     shapes = {INPUT: {0: torch.export.Dim("batch")}}
+    clips = random_clips(model.spec, 2).to(dtype)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The tensor attributes")  # nn.LSTM's list of its own weights
-        return torch.export.export(Classifier(model).eval(), (random_clips(model.spec, 2),), dynamic_shapes=shapes)
+        return torch.export.export(Classifier(model).eval(), (clips,), dynamic_shapes=shapes)
 
 
 def write_torch(program: torch.export.ExportedProgram, spec: dict[str, Any], path: Path) -> None:
@@ -228,10 +239,16 @@ def write_onnx(program: torch.export.ExportedProgram, spec: dict[str, Any], path
     translated.save(path, external_data=False)
 
 
-def read_back(path: Path) -> dict[str, Callable[[Tensor], Sequence[Tensor]]]:
-    """Return the callables that an exported file gives: one for each installed runtime, or torch's own."""
+def read_back(path: Path, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Sequence[Tensor]]]:
+    """Return the callables on uint8 clips that an exported file gives: one for each runtime installed, or torch's own.
+
+    Args:
+        path: the file.
+        dtype: what the file takes.
+    """
     if path.suffix == SUFFIXES["torch"]:
-        return {"torch.export": torch.export.load(path).module()}
+        run = torch.export.load(path).module()
+        return {"torch.export": lambda video: run(video.to(dtype))}
     return {runtime: ExportedModel(path, runtime) for runtime in installed_runtimes()}
 
 

@@ -334,4 +334,4 @@ def conclude(content: Mapping[str, Any], evidence: Mapping[str, Evidence], resul
         figures.save(draw(tables), results / "findings.png")
     for note in notes:
         console.print(note, highlight=False)
-    console.print(f"Tables: {results / 'findings.md'}, findings.csv. Figure: findings.png")
+    console.print(f"Tables: {results / 'findings.md'}, findings.csv. Figure: findings.png", markup=False)

@@ -82,6 +82,11 @@ class Job:
         epochs = yaml.safe_load(self.config)["trainer"]["max_epochs"]
         return None if epochs in (None, -1) else epochs
 
+    @cached_property
+    def takes_every_gpu(self) -> bool:
+        """Whether it trains on all the GPUs that it sees."""
+        return yaml.safe_load(self.config)["trainer"].get("devices", "auto") in ("auto", -1, "-1")
+
     @property
     def epochs_done(self) -> int:
         """Count the epochs in its ``metrics.csv``: those with a validation."""
@@ -148,6 +153,13 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that a new process would see, each as CUDA_VISIBLE_DEVICES names it."""
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(count)] if listed is None else listed.split(",")[:count]
+
+
 def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
     """Start the process of a job; what it prints is added to the log in its run folder."""
     job.run.mkdir(parents=True, exist_ok=True)
@@ -179,8 +191,9 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
 def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> list[Job]:
     """Run the jobs that are not finished; continue those that were interrupted.
 
-    A job that fails does not stop the others. A signal that ends this process ends those of the jobs, and they can be
-    continued.
+    Several at once share the CPU's threads, and take one GPU each if they would take all; where there are fewer GPUs
+    than processes, some share one. A job that fails does not stop the others. A signal that ends this process ends
+    those of the jobs, and they can be continued.
 
     Args:
         jobs: in the order in which they are started.
@@ -197,9 +210,11 @@ def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> li
     if not waiting:
         return []
     environment = dict(os.environ)
+    gpus = visible_gpus() if parallel > 1 else []
     if parallel > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // parallel))
     running: dict[Job, subprocess.Popen] = {}
+    taken: dict[Job, str] = {}
     failed: list[Job] = []
     display = Display(waiting)
     with stoppable(), display.progress:
@@ -210,6 +225,9 @@ def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> li
                     display.started(job)
                     if job.finished:  # by another process, since the beginning
                         display.ended(job, 0)
+                    elif gpus and job.takes_every_gpu:
+                        taken[job] = min(gpus, key=list(taken.values()).count)
+                        running[job] = start(job, environment | {"CUDA_VISIBLE_DEVICES": taken[job]})
                     else:
                         running[job] = start(job, environment)
                 time.sleep(poll)
@@ -217,6 +235,7 @@ def run_missing(jobs: Sequence[Job], parallel: int = 1, poll: float = 0.5) -> li
                     display.update(job)
                     if process.poll() is not None:
                         del running[job]
+                        taken.pop(job, None)
                         if not job.finished:
                             failed.append(job)
                         display.ended(job, process.returncode)

@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path, doing: str) -> Iterator[None]:
+def alone_in(folder: Path, doing: str, lock: str = LOCK) -> Iterator[None]:
     """Hold a folder against other processes; where the system or the file system knows no locks, hold nothing.
 
     The lock is the process' own: the system takes it back when the process ends, however it ends, and the processes
@@ -23,6 +23,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
     Args:
         folder: to hold; made if it is not there.
         doing: what is done in it, for the message to the other process, such as ``trained``.
+        lock: name of the file, where only a part of the folder is to be held.
 
     Raises:
         InputError: another process holds it, or nothing can be written in it.
@@ -34,7 +35,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / lock).open("a+", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}. Choose another folder.") from error
     with file:

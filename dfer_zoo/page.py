@@ -21,11 +21,10 @@ from dfer_zoo.comparison import (
     flatten,
     group_by_clips,
     people_of,
-    what_is_missing,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
-from dfer_zoo.report import Grid, pair_grid, score_grid
+from dfer_zoo.report import Grid, pair_grid, remarks, score_grid
 from dfer_zoo.results import Run, load_run, softmax
 from dfer_zoo.runs import CONFIG, PROVENANCE, load_data, write_text, writing
 
@@ -118,7 +117,7 @@ def report(runs: list[Path], out: Path = Path("runs/report.html"), clips: int = 
     sections += [settings(named), origin(named)]
     with writing(out):
         write_text(out, render([section for section in sections if section is not None], named))
-    Console(soft_wrap=True).print(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    Console(soft_wrap=True).print(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
 def render(sections: Sequence[Section], named: Mapping[str, Run]) -> str:
@@ -145,7 +144,7 @@ def scores(comparison: Comparison, anchor: str) -> Section:
     grids += [pair_grid(comparison)] if len(comparison.pairs) else []
     with TemporaryDirectory() as folder:
         pictures = [figure(path) for path in draw_comparison(comparison, Path(folder))]
-    return Section(title, anchor, grids, pictures, notes=what_is_missing(comparison.methods))
+    return Section(title, anchor, grids, pictures, notes=remarks(comparison.methods))
 
 
 def training(named: Mapping[str, Run]) -> Section:

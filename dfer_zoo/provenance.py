@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.cli import SaveConfigCallback
 
 from dfer_zoo.data import DFERData
+from dfer_zoo.errors import InputError
 from dfer_zoo.runs import CONFIG, PROVENANCE, EvaluationWriter, fingerprint, write_json, write_text
 
 PACKAGES = ("dfer-zoo", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless", "av")
@@ -42,12 +43,11 @@ def describe(trainer: L.Trainer, data: DFERData, command: str) -> dict[str, Any]
         data: set up for training.
         command: the words of the command line.
     """
-    splits = {split: data.clips(split).rename(columns={"name": "clip"}) for split in ("train", "val")}
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "seed": data.seed,
-        "clips": {split: {"count": len(table), "hash": fingerprint(table)} for split, table in splits.items()},
+        "clips": describe_clips(data),
         "git": git_state(Path(__file__).parent),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {
@@ -60,6 +60,35 @@ def describe(trainer: L.Trainer, data: DFERData, command: str) -> dict[str, Any]
         },
         "precision": trainer.precision,
     }
+
+
+def describe_clips(data: DFERData) -> dict[str, dict[str, Any]]:
+    """Return how many clips each split has, and a hash that tells them from others."""
+    splits = {"train": data.clips("train"), "val": data.clips("val"), "test": data.read_split("test")}
+    named = {split: table.rename(columns={"name": "clip"}) for split, table in splits.items()}
+    return {split: {"count": len(table), "hash": fingerprint(table)} for split, table in named.items()}
+
+
+def demand_same_clips(run: Path, data: DFERData) -> None:
+    """Refuse to continue a run on other clips than it was started with.
+
+    Args:
+        run: the run folder.
+        data: what it would continue on.
+
+    Raises:
+        InputError: names or labels of a split have changed.
+    """
+    if not (run / PROVENANCE).is_file():
+        return
+    then = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))["starts"][-1]["clips"]
+    now = describe_clips(data)
+    changed = [split for split in then if then[split] != now[split]]
+    if changed:
+        raise InputError(
+            f"{run} was started on other {' and '.join(changed)} clips than {data.root} lists now: names, labels or "
+            "their number have changed. Restore the lists to continue it, or name another run with --method."
+        )
 
 
 class SaveRun(SaveConfigCallback):

@@ -1,5 +1,6 @@
 """The comparison as people read it: one table on the screen, in Markdown and in LaTeX; and its command."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,12 @@ from dfer_zoo.comparison import (
     difference_of_clips,
     group_by_clips,
     people_of,
-    what_is_missing,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.published import RECALLS, is_published_test_set, read_published
 from dfer_zoo.results import RULES, WIDE, Run, how_to_test, load_run
-from dfer_zoo.runs import BEST, write_text
+from dfer_zoo.runs import BEST, CONFIG, write_text
 from dfer_zoo.synthetic.dataset import MARKER
 
 
@@ -177,6 +177,9 @@ def pair_grid(comparison: Comparison) -> Grid:
         cells[measure.upper()] = _with_intervals(pairs, f"{measure}_difference", measure, sign="+")
     names = {"mcnemar_p": "McNemar p"} if pairs["mcnemar_p"].notna().any() else {}
     names |= {"war_p_holm": "WAR, Holm p", "uar_p_holm": "UAR, Holm p"}
+    again = pairs["war_training_p"].notna()
+    if again.any():
+        names |= {"war_training_p_holm": "WAR, training p", "uar_training_p_holm": "UAR, training p"}
     for column, name in names.items():
         cells[name] = [p_value(p) for p in pairs[column]]
     cells["verdict"] = pairs["verdict"]
@@ -193,10 +196,44 @@ def pair_grid(comparison: Comparison) -> Grid:
         notes.append("WAR: McNemar's exact test; for several seeds, which it cannot take, the swap test on their mean.")
     else:
         notes.append("WAR: McNemar's exact test, whose column is not adjusted.")
-    if (comparison.rows["trainings"] == comparison.rows["folds"].str.split().str.len().clip(lower=1)).any():
-        notes.append("One seed tells about these trained models, not about the method trained again.")
+    notes.append("All this is about these trainings on other clips: another seed may change it.")
+    if again.any():
+        test = "paired t test over folds" if " " in comparison.rows["folds"][0] else "Welch's t test over seeds"
+        notes.append(f"Training p, adjusted too: {test}, each a training of its own; both p must be below {ALPHA}.")
+    else:
+        notes.append("With several seeds, or folds, of both methods that is tested too.")
     title = f"Paired differences on these clips; {_checkpoint(pairs['rule'][0])}"
     return Grid(title, cells, tuple(notes), ("pair", "verdict"))
+
+
+def remarks(methods: Sequence[Method]) -> list[str]:
+    """Say which runs were left out as repeats, and which folds and seeds are missing with the command that trains one.
+
+    Methods that miss the same share a line.
+    """
+    lines = [
+        f"{run.path} is left out: {method.name}{'' if run.fold is None else f', fold {run.fold}'}, seed {run.seed} was "
+        "trained again with the same settings, and the newest run counts."
+        for method in methods
+        for run in method.repeats
+    ]
+    lacking: defaultdict[tuple[tuple[int, int], ...], list[Method]] = defaultdict(list)
+    for method in methods:
+        if method.missing():
+            lacking[tuple(method.missing())].append(method)
+    for missing, group in lacking.items():
+        seeds = sorted({seed for _, seed in missing})
+        shown = "; ".join(
+            f"seed {seed} lacks fold {', '.join(str(fold) for fold, other in missing if other == seed)}"
+            for seed in seeds
+        )
+        fold, seed = missing[0]
+        config = group[0].runs[0].path / CONFIG
+        lines.append(
+            f"{', '.join(method.name for method in group)}: {shown}. To train what is missing, and so on: "
+            f"`dfer-zoo fit --config {config} --data.fold {fold} --seed_everything {seed}`"
+        )
+    return lines
 
 
 def published_grid(rows: pd.DataFrame, data: str, ours: bool) -> Grid:
@@ -271,7 +308,7 @@ def compare(
         grids = [score_grid(comparison)]
         grids += [rule_grid(comparison)] if others else []
         grids += [pair_grid(comparison)] if len(comparison.pairs) else []
-        notes += what_is_missing(group)
+        notes += remarks(group)
         printed, note = _published(group, published)
         grids += [] if printed is None else [printed]
         notes += [] if note is None else [note]
@@ -280,7 +317,7 @@ def compare(
         texts += grids
         suffix = f"-{number}" if number > 1 else ""
         for path in figures.draw_comparison(comparison, Path(out), suffix):
-            console.print(f"Figure: {path}")
+            console.print(f"Figure: {path}", markup=False)
     notes += [
         f"Not paired: {first[0].name} and {second[0].name} did not score the same clips: "
         f"{difference_of_clips(first[0], second[0])}."
@@ -296,7 +333,7 @@ def compare(
     write_text(Path(out) / "comparison.md", "\n".join(grid.markdown() for grid in texts) + f"\n{paragraphs}")
     header = "% \\usepackage{booktabs,graphicx}\n"
     write_text(Path(out) / "comparison.tex", header + "\n".join(grid.latex() for grid in texts))
-    console.print(f"Tables: {Path(out) / 'comparison.csv'}, pairs.csv, comparison.md, comparison.tex")
+    console.print(f"Tables: {Path(out) / 'comparison.csv'}, pairs.csv, comparison.md, comparison.tex", markup=False)
 
 
 def _rule_name(rule: str) -> str:
@@ -333,13 +370,14 @@ def _check_baseline(baseline: str | None, groups: Sequence[Sequence[Method]]) ->
     """Raise InputError for a baseline that cannot be paired with anything."""
     if baseline is None:
         return
-    names = {method.name: (method, group) for group in groups for method in group}
-    if baseline not in names:
-        raise InputError(f"There is no method {baseline!r} for a baseline; the runs are of {', '.join(sorted(names))}.")
-    base, group = names[baseline]
-    if len(group) > 1:
+    own = [group for group in groups if baseline in {method.name for method in group}]
+    if not own:
+        names = ", ".join(sorted({method.name for group in groups for method in group}))
+        raise InputError(f"There is no method {baseline!r} for a baseline; the runs are of {names}.")
+    if any(len(group) > 1 for group in own):
         return
-    others = [method for method, _ in names.values() if method is not base]
+    base = own[0][0]
+    others = [method for group in groups for method in group if method.name != baseline]
     if not others:
         raise InputError(f"{baseline} is the only method: name runs of another one too.")
     raise InputError(

@@ -1,6 +1,7 @@
 """What runs have left in their folders, and the tables of a single evaluation."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ WIDE = 130
 
 def evaluation_table(result: dict[str, Any], title: str) -> Table:
     """Return the rich table of one evaluation: WAR, UAR and the recall of each class, in percent."""
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for column in ("WAR", "UAR", *result["classes"], "clips"):
         table.add_column(column, justify="right", no_wrap=True)
     recall = [result["recall"][name] for name in result["classes"]]
@@ -79,6 +80,10 @@ RULES = {
 are scored have chosen the epoch."""
 
 
+EVALUATED = ("clips", "test_set", "war", "uar", "recall", "classes", "confusion")
+"""Keys of an evaluation, see `dfer_zoo.runs.evaluate`."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: where it is, what it scored, what it cost.
@@ -110,22 +115,10 @@ class Run:
         """The table of clips, labels and logits that the evaluation was made from.
 
         Raises:
-            DataError: no such file, or one of other labels, or with a clip twice.
+            DataError: see `read_predictions`.
         """
-        path = self.evaluation_path.with_suffix(".csv")
         again = f"Write it again: {how_to_test(self.path, self.rule)}."
-        if not path.is_file():
-            raise DataError(f"{self.path} has no predictions ({path.name}). {again}")
-        table = pd.read_csv(path, dtype={"clip": str})
-        expected = ["clip", "label", *EMOTIONS]
-        if list(table) != expected:
-            raise DataError(f"{path} has columns {', '.join(table)}; expected {', '.join(expected)}. {again}")
-        if not table["label"].isin(range(len(EMOTIONS))).all():
-            raise DataError(f"{path} has labels other than 0 to {len(EMOTIONS) - 1}. {again}")
-        twice = table["clip"][table["clip"].duplicated()]
-        if len(twice):
-            raise DataError(f"{path} has clip {twice.iloc[0]!r} twice. {again}")
-        return table
+        return read_predictions(self.evaluation_path.with_suffix(".csv"), again)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -200,11 +193,62 @@ def load_run(path: Path, rule: str = BEST) -> Run:
     evaluation = path / "evaluations" / f"test-{rule}.json"
     if not evaluation.is_file():
         raise InputError(f"{path} has no {evaluation.name}. Run {how_to_test(path, rule)}.")
-    return Run(path, _read_json(evaluation), _read_json(path / COST), rule)
+    scores = read_json(evaluation, f"Write it again: {how_to_test(path, rule)}.", EVALUATED)
+    return Run(path, scores, read_json(path / COST, "Delete it and start the run's training again."), rule)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, again: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a json file that a command has written.
+
+    Args:
+        path: the file.
+        again: how to write it again, a sentence for the error.
+        keys: that it must have.
+
+    Raises:
+        DataError: it is damaged, or has not these keys.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is damaged ({error}). Delete it and start the run's training again.") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}). {again}") from error
+    lacking = [key for key in keys if key not in content] if isinstance(content, dict) else ["keys"]
+    if lacking:
+        raise DataError(f"{path} has no {', '.join(lacking)}. {again}")
+    return content
+
+
+def read_predictions(path: Path, again: str) -> pd.DataFrame:
+    """Read what a model said of labelled clips.
+
+    Args:
+        path: the csv.
+        again: how to write it again, a sentence for the errors.
+
+    Returns:
+        Columns ``clip`` (str, unique), ``label`` (id) and one finite logit a class.
+
+    Raises:
+        DataError: no such file, or one that does not hold this.
+    """
+    if not path.is_file():
+        raise DataError(f"{path.parents[1]} has no predictions ({path.name}). {again}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # empty, ragged or no text
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}). {again}") from error
+    expected = ["clip", "label", *EMOTIONS]
+    if list(table) != expected:
+        raise DataError(f"{path} has columns {', '.join(table)}; expected {', '.join(expected)}. {again}")
+    if table.empty:
+        raise DataError(f"{path} has no clips. {again}")
+    numbers = table[expected[1:]].apply(pd.to_numeric, errors="coerce").astype(float)
+    if not numbers["label"].isin(range(len(EMOTIONS))).all():
+        raise DataError(f"{path} has labels other than 0 to {len(EMOTIONS) - 1}. {again}")
+    broken = table["clip"][~np.isfinite(numbers).all(axis=1)]
+    if len(broken):
+        raise DataError(f"{path} has logits that are no finite numbers, first those of {broken.iloc[0]!r}. {again}")
+    twice = table["clip"][table["clip"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path} has clip {twice.iloc[0]!r} twice. {again}")
+    return numbers.astype({"label": int}).assign(clip=table["clip"])[expected]

@@ -3,10 +3,11 @@
 A method's result is `correct`, the share of its trainings (seeds) that were right about each clip: 0 or 1 for one
 seed, their mean for several. WAR and UAR are linear in it, so those of the mean are the mean over the seeds.
 
-What the intervals and p-values cover is the choice of the test clips: what the very same trained models would score on
+What intervals and p-values cover is the choice of the test clips: what the very same trained models would score on
 other clips (or people, see `cluster`) of the same kind. They do not cover the luck of training. Drawing seeds anew
 along with the clips would need many more than the usual three, and would understate that luck; averaging over seeds
-makes it smaller, and their standard deviation stands beside the interval and says how large it is.
+makes it smaller, and their standard deviation stands beside the interval and says how large it is. The p-value of
+`training_test` alone is about that luck: whether two methods, trained several times each, differ by more.
 """
 
 import numpy as np
@@ -167,15 +168,38 @@ def swap_test(
     return (1 + reached) / (1 + resamples)
 
 
-def holm(p_values: ArrayLike) -> Array:
-    """Return p-values adjusted for their number by Holm's method.
+def training_test(first: ArrayLike, second: ArrayLike, paired: bool) -> Array:
+    """Return two-sided p-values ``(2,)`` of Student's t test that two methods, trained again, score the same.
 
-    >>> holm([0.01, 0.04, 0.03])
-    array([0.03, 0.06, 0.06])
+    Unlike the other tests it covers the luck of training. It takes few trainings and so finds large differences only.
+
+    Args:
+        first: ``(n, 2)`` WAR and UAR of a method's trainings.
+        second: ``(m, 2)`` those of the other.
+        paired: row by row, on the same folds; folds share training clips, which makes p a little too small. Welch's
+            test, for seeds, otherwise.
+    """
+    from scipy.stats import ttest_ind, ttest_rel
+
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = (ttest_rel(first, second) if paired else ttest_ind(first, second, equal_var=False)).pvalue
+    return np.nan_to_num(p, nan=1.0)  # no spread and no difference
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Return p-values adjusted for their number by Holm's method; NaN stands for no test.
+
+    >>> holm([0.01, 0.04, np.nan, 0.03])
+    array([0.03, 0.06,  nan, 0.06])
     """
     from statsmodels.stats.multitest import multipletests
 
-    return multipletests(p_values, method="holm")[1]
+    adjusted = np.array(p_values, float)
+    tested = ~np.isnan(adjusted)
+    if tested.any():
+        adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
+    return adjusted
 
 
 def _sums(values: Array, label: NDArray, cluster: NDArray) -> Array:

@@ -1,6 +1,5 @@
 """How much of its score a model keeps when the clips get worse."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dfer_zoo import figures
 from dfer_zoo.data.corruptions import KINDS, Corruption
 from dfer_zoo.errors import InputError
-from dfer_zoo.results import WIDE, Run, load_run
+from dfer_zoo.results import EVALUATED, WIDE, Run, load_run, read_json
 from dfer_zoo.runs import BEST, evaluate_checkpoint, load_data, write_text
 
 if TYPE_CHECKING:
@@ -46,11 +46,15 @@ class Trial:
         return f"stress/{BEST}-{corruption.kind}={corruption.level:g}-seed{corruption.seed}"
 
     def result(self) -> dict[str, Any] | None:
-        """Return its scores, None where they are not there or are of other clips."""
+        """Return its scores, None where they are not there or are of other clips.
+
+        Raises:
+            DataError: a file that does not hold them.
+        """
         path = self.run.path / "evaluations" / f"{self.name}.json"
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "Delete it: this command writes it again.", EVALUATED)
         return content if content["test_set"] == self.run.evaluation["test_set"] else None
 
 
@@ -65,7 +69,8 @@ def plan(runs: Sequence[Run], kinds: Sequence[str], strengths: Sequence[int], se
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"There is no corruption {unknown[0]!r}. There are: {', '.join(KINDS)}.")
     if not strengths or not set(strengths) <= set(STRENGTHS):
-        raise InputError(f"strengths are {list(strengths)}; allowed: numbers from 1 to 5, at least one.")
+        shown = ",".join(map(str, strengths))
+        raise InputError(f"--strengths is {shown!r}; allowed: numbers from 1 to 5, at least one.")
     for run in runs:
         if run.evaluation["test_set"] != runs[0].evaluation["test_set"]:
             raise InputError(
@@ -139,7 +144,7 @@ def drop_table(rows: pd.DataFrame, runs: Sequence[Run]) -> Table:
     )
     table.add_column("corruption")
     for run in runs:
-        table.add_column(f"{run.name}\nWAR", justify="right")
+        table.add_column(f"{escape(run.name)}\nWAR", justify="right")
         table.add_column("\nUAR", justify="right")
     scores = [100 * run.evaluation[score] for run in runs for score in ("war", "uar")]
     table.add_row("none: the score", *(f"{score:.2f}" for score in scores), end_section=True)
@@ -202,8 +207,8 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
         seed: of the corruptions.
         shown: frames of a clip.
     """
-    clip, name = dataset.clip(0), dataset.names[0]
-    numbers = np.arange(len(clip), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    (frames, rng), name = dataset.read(0), dataset.names[0]
+    clip, numbers = dataset.transform(frames, rng), range(1, 1 + len(frames))
     chosen = np.linspace(0, len(clip) - 1, shown).round().astype(int)
     figure, axes = figures.new_figure(len(kinds), 1 + len(STRENGTHS), 14, 0.85 * len(kinds))
     for kind, places in zip(kinds, axes, strict=True):
@@ -213,10 +218,10 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
         places[0].set_title(f"{kind}: none", fontsize=7, loc="left")
         for level, place in zip(KINDS[kind].levels, places[1:], strict=False):
             corruption = Corruption(kind, level, seed)
-            figures.clip_strip(corruption(clip, name)[chosen], place)
+            figures.clip_strip(dataset.transform(corruption(frames, name), rng)[chosen], place)
             title = f"{level:.3g}"
             if KINDS[kind].in_time:
-                title += ": frames " + " ".join(str(1 + number) for number in corruption(numbers, name).flat)
+                title += ": frames " + " ".join(map(str, corruption(numbers, name)))
             place.set_title(title, fontsize=6, loc="left")
     return figure
 
@@ -224,33 +229,36 @@ def contact_sheet(dataset: "ClipDataset", kinds: Sequence[str], seed: int = 0, s
 def stress(
     runs: list[Path],
     corruptions: str | None = None,
-    strengths: tuple[int, ...] = (1, 3, 5),
+    strengths: str = "1,3,5",
     seed: int = 0,
-    out: Path = Path("runs/stress"),
+    out: Path | None = None,
 ) -> None:
     """Test the chosen checkpoints of runs under fixed corruptions of their test clips.
 
-    The corruptions change the frames as the net would see them at evaluation; dfer_zoo/data/corruptions.py holds what
-    each strength means. What is random is a function of the seed, the corruption and the clip's name, so all models see
-    the same clips. Predictions go to evaluations/stress in each run; what is there is not computed again. The folder
-    given as `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
+    The corruptions change the frames before they are resized to the net's own size; dfer_zoo/data/corruptions.py holds
+    what each strength means. What is random is a function of the seed, the corruption and the clip's name, so all
+    models are shown the same clips. Predictions go to evaluations/stress in each run; what is there is not computed
+    again. The folder `out` gets stress.csv, WAR against strength and a picture of one clip under everything.
 
     Args:
         runs: folders of runs tested on the same clips, such as runs/m3dfel-dfew/fold1-seed0.
         corruptions: names with commas between, such as blur,drop; all by default.
-        strengths: from 1, mild, to 5.
+        strengths: from 1, mild, to 5, such as 1-5 or 1,3.
         seed: of what is random about a corruption.
-        out: folder for the table and the figures.
+        out: folder for the table and the figures; RUN/stress by default, runs/stress for several runs, where those of
+            the last selection stand.
 
     Raises:
         InputError: a folder that is no finished run, runs of different test clips, an unknown corruption or strength.
     """
+    from dfer_zoo.crossval import numbers
+
     kinds = corruptions.split(",") if corruptions else list(KINDS)
     loaded = [load_run(Path(run)) for run in runs]
-    trials = plan(loaded, kinds, strengths, seed)
+    trials = plan(loaded, kinds, numbers(strengths, "strengths"), seed)
     carry_out(trials)
     rows = report(trials)
-    out = Path(out)
+    out = Path(out) if out else loaded[0].path / "stress" if len(loaded) == 1 else Path("runs/stress")
     write_text(out / "stress.csv", rows.to_csv(index=False))
     console = Console(width=max(Console().width, WIDE))
     console.print(drop_table(rows, loaded))
@@ -259,5 +267,5 @@ def stress(
         (score_curves(rows, loaded), "stress.png"),
         (contact_sheet(clean.dataset("test"), kinds, seed), "stress-clip.png"),
     ):
-        console.print(f"Figure: {figures.save(figure, out / name)}")
-    console.print(f"Table: {out / 'stress.csv'}")
+        console.print(f"Figure: {figures.save(figure, out / name)}", markup=False)
+    console.print(f"Table: {out / 'stress.csv'}", markup=False)

@@ -85,10 +85,10 @@ def write_clips(root: Path, clips: int = 28, frames: int = 8) -> Path:
     return root
 
 
-def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
-    """Write frames of one size as a video of ten frames a second."""
+def write_video(path: Path, frames: list[np.ndarray], codec: str = "mpeg4", rate: int = 10) -> Path:
+    """Write frames of one size as a video of `rate` frames a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 4_000_000

@@ -23,6 +23,7 @@ from dfer_zoo.calibration import (
     temperature_p_value,
 )
 from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import DataError
 from dfer_zoo.results import prediction_table, softmax
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -182,3 +183,17 @@ def test_wrong_words(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "bins is 0; allowed: 1 or more" in " ".join(capsys.readouterr().err.split())
     assert main(["calibrate", str(tmp_path)]) == 2
     assert "is no run folder" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("content", ["", "clip,emotion,Joy,Sad\nx,0,1,2\n"])
+def test_validation_predictions_that_cannot_be_read(
+    content: str, own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_run / "evaluations" / "val-best_val.csv").write_text(content)
+    assert main(["calibrate", str(own_run)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "val-best_val.csv" in said
+    assert f"Delete it: `dfer-zoo calibrate {own_run}` writes it again." in said
+    (own_run / "calibration.json").write_text("{}")
+    with pytest.raises(DataError, match=r"calibration.json has no temperature.*`dfer-zoo calibrate"):
+        temperature_of(own_run / "checkpoints" / "best_val.ckpt")

@@ -144,6 +144,7 @@ def test_provenance_names_every_start(finished: Path, dfew_root: Path) -> None:
     assert start["seed"] == 0
     assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
     data = DFEW(str(dfew_root))
+    assert list(start["clips"]) == ["train", "val", "test"]
     for split, clips in start["clips"].items():
         table = data.clips(split)
         assert clips["count"] == len(table)
@@ -223,7 +224,7 @@ def test_other_words_never_share_a_folder(finished: Path, run_words: list[str], 
 @pytest.fixture(scope="module")
 def by_all_rules(run_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the same words, but for the other rules to choose a checkpoint by."""
-    runs = tmp_path_factory.mktemp("by_all_rules")
+    runs = tmp_path_factory.mktemp("by_all_rules") / "not[/markup]"
     assert main([*run_words, f"--runs={runs}", "--rules=[last,best_test]"]) == 0
     return runs / "r3d_18-dfew" / "fold1-seed0"
 
@@ -384,6 +385,34 @@ def test_the_checkpoint_says_which_model_is_evaluated(finished: Path, dfew_root:
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_checkpoint_cannot_have_code_imported(
+    finished: Path, dfew_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text("raise SystemExit('it runs')")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = checkpoint_of(finished, "best_val")
+    content["hyper_parameters"]["_class_path"] = "hostile.Net"
+    torch.save(content, tmp_path / "copy.ckpt")
+    line = words("test", "dfew", "r3d_18", dfew_root, tmp_path, f"--ckpt_path={tmp_path / 'copy.ckpt'}")
+    assert main(line) == 0
+    content["hyper_parameters"]["bogus"] = 1
+    torch.save(content, tmp_path / "copy.ckpt")
+    assert main(line) == 2
+    assert "unexpected keyword argument 'bogus'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_lower_learning_rate_continues_as_a_new_run(finished: Path, run_words: list[str], tmp_path: Path) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    more = ["--trainer.max_epochs=4", "--model.lr=1e-4", f"--ckpt_path={last}", f"--runs={tmp_path}"]
+    assert main([*run_words, *more]) == 0
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["lr"] == 1e-4
+    table = pd.read_csv(run / "metrics.csv").dropna(subset="train_loss")
+    assert table["step"].min() == 8, "the steps of two epochs are behind it"
+    (rates,) = (table[name].dropna() for name in table if name.startswith("lr-"))
+    assert rates.max() <= 1e-4
+
+
 @pytest.mark.parametrize("data", DATA)
 def test_missing_data_says_where_to_get_it(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "nowhere"
@@ -448,5 +477,36 @@ def test_a_wrong_option_of_a_class_is_one_plain_message(
 def test_long_tail_options_and_averaged_weights_by_their_names(dfew_root: Path, tmp_path: Path) -> None:
     options = ["--trainer.callbacks+=EMAWeightAveraging", "--data.balanced=true"]
     options += ["--model.class_weighted=true", "--model.logit_adjustment=1.0", "--trainer.max_epochs=1"]
+    options += ["--model.warmup_epochs=0"]
     assert main([*words("fit", "dfew", "r3d_18", dfew_root, tmp_path), *options]) == 0
-    assert "averaging_state" in checkpoint_of(tmp_path / "r3d_18-dfew" / "fold1-seed0")
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    assert "averaging_state" in checkpoint_of(run)
+    written, checkpoint = run / "evaluations" / "test-best_val.csv", run / "checkpoints" / "best_val.ckpt"
+    in_fit = pd.read_csv(written)
+    written.unlink()
+    assert main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}"]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(written), in_fit, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["a b --out o --seed 3 --fast", "--out o --seed=3 --fast a b", "a --fast --seed 3 b --out=o", "--fast true a b"],
+)
+def test_a_list_may_stand_before_and_behind_the_options(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(runs: list[Path], out: Path = Path("o"), seed: int = 3, fast: bool = False, slow: bool = False) -> None:
+        called.append((runs, Path(out), seed, fast, slow))
+
+    called: list[tuple] = []
+    monkeypatch.setattr("dfer_zoo.report.compare", record)
+    assert main(["compare", *words.split()]) == 0
+    assert called == [([Path("a"), Path("b")], Path("o"), 3, True, False)]
+
+
+def test_a_switch_may_be_said_to_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(runs: list[Path], fast: bool = True) -> None:
+        called.append((runs, fast))
+
+    called: list[tuple] = []
+    monkeypatch.setattr("dfer_zoo.report.compare", record)
+    assert main(["compare", "--fast", "false", "a"]) == 0
+    assert called == [([Path("a")], False)]

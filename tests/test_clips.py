@@ -124,6 +124,33 @@ def test_paths_with_dots_that_stay_inside(own_clips):
     assert pairs(own_clips) == [("clip 0/../clip 1", 1)]
 
 
+def test_a_frame_that_links_to_elsewhere_is_refused(own_clips, tmp_path):
+    write_clip(tmp_path / "outside", ["1.jpg"], color=2)
+    frame = own_clips / "clip 0" / "7.jpg"
+    frame.symlink_to(own_clips / "clip 1" / "0.jpg")
+    Clips(str(own_clips)).setup("fit")
+    frame.unlink()
+    frame.symlink_to(tmp_path / "outside" / "1.jpg")
+    with pytest.raises(DataError, match=r"clip 0/7\.jpg leaves .* data\.allow_outside: true"):
+        Clips(str(own_clips)).setup("fit")
+    Clips(str(own_clips), allow_outside=True).setup("fit")
+    (own_clips / "clips.csv").unlink()  # a folder to predict is the word of whoever starts it
+    Clips(str(own_clips)).setup("predict")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("other", ["./clip 0", "clip 1/../clip 0", "clip 0/", ".//clip 0", "linked", "absolute"])
+def test_one_clip_under_two_names_is_refused(own_clips, other, part):
+    """It could be trained on twice, or trained and tested on, without a word."""
+    (own_clips / "linked").symlink_to(own_clips / "clip 0")
+    other = str(own_clips / "clip 0") if other == "absolute" else other
+    with (own_clips / "clips.csv").open("a") as file:
+        file.write(f"{other},Happy,{part}\n")
+    for allow_outside in (False, True):
+        with pytest.raises(DataError, match=r"line 30: '.*' is the clip that is called 'clip 0' above\."):
+            Clips(str(own_clips), allow_outside=allow_outside).setup("fit")
+
+
 def test_sources_are_folders_videos_or_missing(own_clips):
     (own_clips / "a.mp4").touch()
     (own_clips / "empty").mkdir()

@@ -1,10 +1,12 @@
 """Runs become methods, and methods that scored the same clips are compared."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_ind, ttest_rel
 from test_results import write_evaluation, write_run
 
 from dfer_zoo import statistics
@@ -15,13 +17,15 @@ from dfer_zoo.comparison import (
     group_by_clips,
     people_of,
     verdict,
-    what_is_missing,
 )
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.report import pair_grid, remarks
 from dfer_zoo.results import Run, load_run
 
 pytestmark = pytest.mark.usefixtures("no_collection")
+
+TRAINING = ("war_training_p_holm", "uar_training_p_holm")
 
 
 def methods_of(*paths: Path) -> list:
@@ -101,8 +105,16 @@ def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     with pytest.raises(InputError, match="m3dfel-dfew/fold1-seed0 is given 2 times"):
         methods_of(run, run.parent / ".." / run.parent.name / run.name)
-    with pytest.raises(InputError, match=r"fold1-seed0-2 are the same training twice: .*fold 1, seed 0.*Leave one"):
-        methods_of(run, write_run(tmp_path, version="-2"))
+
+
+def test_of_a_training_done_twice_the_newest_run_counts(tmp_path: Path) -> None:
+    new, old = write_run(tmp_path, right=0.5, version="-2"), write_run(tmp_path)
+    os.utime(old / "cost.json", (0, 0))
+    (method,) = methods_of(old, new, write_run(tmp_path, fold=2))
+    assert [run.path.name for run in method.runs] == ["fold1-seed0-2", "fold2-seed0"]
+    assert method.clips.groupby("fold")["right"].mean().tolist() == [0.5, 0.75]
+    left_out = remarks([method])[0]
+    assert left_out.startswith(f"{old} is left out: m3dfel, fold 1, seed 0 was trained again with the same settings")
 
 
 def test_runs_of_one_method_on_two_datasets_are_refused(tmp_path: Path) -> None:
@@ -160,7 +172,9 @@ def test_rows_and_pairs_hold_what_the_statistics_say(tmp_path: Path) -> None:
     np.testing.assert_allclose(list(pair[["war_high", "uar_high"]]), high)
     assert pair["mcnemar_p"] == pair["war_p"] == pair["war_p_holm"] == statistics.mcnemar(*right)
     assert pair["uar_p"] == pair["uar_p_holm"] == statistics.swap_test(*right, label)[1]
-    assert pair["verdict"] == "a better"
+    folds = [[run.evaluation["war"] for run in method.runs] for method in (a, b)]
+    assert pair["war_training_p"] == pair["war_training_p_holm"] == pytest.approx(ttest_rel(*folds).pvalue)
+    assert pair["verdict"] == "undecided", "two folds are few"
 
 
 def test_identical_methods_are_undecided(tmp_path: Path) -> None:
@@ -281,14 +295,23 @@ def test_rules_stand_below_each_other_and_only_one_is_paired(tmp_path: Path) -> 
     assert [method.title for method in comparison.compared] == ["a", "b"]
 
 
-def test_what_is_missing_says_how_to_train_it(tmp_path: Path) -> None:
+def test_what_is_missing_comes_with_its_command(tmp_path: Path) -> None:
     whole = [write_run(tmp_path, "whole", fold=fold) for fold in range(1, 6)]
     some = [write_run(tmp_path, name, fold=fold) for name in ("a", "b") for fold in (1, 4)]
-    lines = what_is_missing(methods_of(*whole, *some))
+    lines = remarks(methods_of(*whole, *some))
     assert len(lines) == 1
     assert lines[0].startswith("a, b: seed 0 lacks fold 2, 3, 5.")
     assert f"`dfer-zoo fit --config {some[0]}/config.yaml --data.fold 2 --seed_everything 0`" in lines[0]
-    assert what_is_missing(methods_of(write_run(tmp_path, fold=None, data="FERV39k"))) == []
+    assert remarks(methods_of(write_run(tmp_path, fold=None, data="FERV39k"))) == []
+
+
+def test_the_folds_of_own_clips_are_those_that_any_method_has(tmp_path: Path) -> None:
+    whole = [write_run(tmp_path, "whole", fold=fold, data="Clips") for fold in (1, 2, 3)]
+    part = write_run(tmp_path, "part", fold=2, data="Clips")
+    others = [write_run(tmp_path, "other", fold=7, data="Clips", root="elsewhere")]
+    (line,) = remarks(methods_of(*whole, part, *others))
+    assert line.startswith("part: seed 0 lacks fold 1, 3.")
+    assert f"`dfer-zoo fit --config {part}/config.yaml --data.fold 1 --seed_everything 0`" in line
 
 
 @pytest.mark.parametrize(
@@ -303,4 +326,38 @@ def test_what_is_missing_says_how_to_train_it(tmp_path: Path) -> None:
 )
 def test_verdict(war: float, p_war: float, uar: float, p_uar: float, said: str) -> None:
     pair = {"first": "a", "second": "b", "war_difference": war, "uar_difference": uar}
-    assert verdict(pair | {"war_p_holm": p_war, "uar_p_holm": p_uar}) == said
+    clips = {"war_p_holm": p_war, "uar_p_holm": p_uar}
+    assert verdict(pair | clips | dict.fromkeys(TRAINING, 0.01)) == said
+    assert verdict(pair | clips | dict.fromkeys(TRAINING, 0.06)) == "undecided"
+    once = verdict(pair | clips | dict.fromkeys(TRAINING, np.nan))
+    assert once.replace(" on these trainings", "") == said
+    assert once.count(" on these trainings") == said.count("better")
+
+
+@pytest.mark.parametrize(
+    ("wars", "said"),
+    [
+        ({"a": (1.0, 0.5, 0.75), "b": (0.25, 0.5, 0.5)}, "undecided"),  # another seed may well turn it
+        ({"a": (1.0, 0.9, 1.0), "b": (0.25, 0.5, 0.25)}, "a better"),
+        ({"a": (1.0, 0.9, 1.0), "b": (0.25,)}, "a better on these trainings"),
+    ],
+)
+def test_a_difference_must_be_larger_than_the_luck_of_training(
+    tmp_path: Path, wars: dict[str, tuple[float, ...]], said: str
+) -> None:
+    counts = (20,) * 7
+    paths = [
+        write_run(tmp_path, name, seed=seed, right=war, counts=counts)
+        for name, trained in wars.items()
+        for seed, war in enumerate(trained)
+    ]
+    comparison = compare_methods(methods_of(*paths))
+    pair = comparison.pairs.iloc[0]
+    assert pair["war_p_holm"] < 0.001
+    assert pair["verdict"] == said
+    if len(wars["b"]) > 1:
+        expected = ttest_ind(wars["a"], wars["b"], equal_var=False).pvalue
+        assert pair["war_training_p"] == pytest.approx(expected)
+    grid = pair_grid(comparison)
+    assert any("another seed may change it" in note for note in grid.notes)
+    assert ("WAR, training p" in grid.cells) == (len(wars["b"]) > 1)

@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from films import BLUE, GREEN, RED, find, scene, write_film
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_locks import held
 
 from dfer_zoo.__main__ import main
 from dfer_zoo.data import Clips
 from dfer_zoo.data.reading import read_image
 from dfer_zoo.emotions import EMOTIONS
+from dfer_zoo.errors import InputError
 from dfer_zoo.video import dataset
 from dfer_zoo.video.labels import READERS, crema_d, ravdess
 
@@ -199,6 +201,33 @@ def test_persons_in_a_csv_become_folds(tmp_path: Path) -> None:
     assert (table["split"] == "test").equals(table["fold"] == 1)
 
 
+def test_ones_own_split_is_kept(tmp_path: Path, capsys) -> None:
+    parts = ["train", "train", "test"]
+    rows = [f"{film(tmp_path / f'{i}.mp4', RED, frames=2).name},Happy,{part},p{i}" for i, part in enumerate(parts)]
+    (tmp_path / "videos.csv").write_text("\n".join(["path,label,split,person", *rows]) + "\n")
+    assert crop(tmp_path / "videos.csv", "--out", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out" / "clips.csv")
+    assert table.columns.tolist() == ["path", "label", "split", "person"]
+    assert table["split"].tolist() == parts
+    assert capsys.readouterr().out.rstrip().endswith(f"Train: --data Clips --data.root {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,fold,person\na.mp4,1,ann\nb.mp4,2,bob\nc.mp4,2,ann\n", "c.mp4: person 'ann' is in fold 1 and in fold 2"),
+        ("path,split,person\na.mp4,test,ann\nb.mp4,train,ann\n", "'ann' is in split test and in split train"),
+        ("path,person\na.mp4,ann\nb.mp4,ann\n", "All videos are of one person, 'ann'"),
+        ("path,person\na.mp4,ann\nb.mp4,\n", "b.mp4: the person is empty"),
+    ],
+)
+def test_persons_who_cannot_be_kept_apart(table: str, message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "videos.csv").write_text(table)
+    assert crop(tmp_path / "videos.csv", "--out", tmp_path / "out") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_videos_without_labels_can_be_predicted(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", GREEN)
     assert crop(path, "--out", tmp_path / "out") == 0
@@ -208,6 +237,12 @@ def test_videos_without_labels_can_be_predicted(tmp_path: Path) -> None:
 
 def test_nothing_kept_is_status_1(tmp_path: Path) -> None:
     assert crop(film(tmp_path / "nobody.mp4"), "--out", tmp_path / "out") == 1
+
+
+def test_killed_before_the_folder_was_marked_the_same_words_go_on(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".crop.json.1234.tmp").write_text("{")
+    assert crop(film(tmp_path / "a.mp4", GREEN), "--out", tmp_path / "out") == 0
 
 
 def test_other_options_and_other_folders_are_refused(tmp_path: Path, capsys) -> None:
@@ -289,6 +324,70 @@ def test_a_csv_reads_nothing_outside_its_folder(videos: Path, tmp_path: Path, ca
     assert crop(inner / "videos.csv", "--out", tmp_path / "clips", "--allow_outside", "true") == 0
 
 
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(
+            st.tuples(
+                st.one_of(
+                    st.text(max_size=6), st.sampled_from(["a.mp4", "b", "../c", "/d", ".", "/", "a/..", "./a.mp4"])
+                ),
+                st.one_of(st.text(max_size=3), st.sampled_from(EMOTIONS)),
+                st.sampled_from(["train", "test", ""]),
+                st.sampled_from(["1", "x", ""]),
+            ).map(",".join),
+            max_size=5,
+        ).map(lambda rows: "\n".join(["path,label,split,fold", *rows]).encode()),
+        st.lists(st.text(max_size=6), max_size=5).map(lambda rows: "\n".join(["path", *rows]).encode()),
+    ),
+    st.booleans(),
+)
+@example(b"path\n.\n", False)
+@example(b"path\n/\n", True)
+@example(b"path\n" + b"a" * 300 + b"\n", False)
+@example(b"path\n" + b"a/" * 4000 + b"b.mp4\n", False)
+def test_any_csv_gives_videos_or_an_error_that_is_told(fuzzed: Path, raw: bytes, allow_outside: bool) -> None:
+    (fuzzed / "videos.csv").write_bytes(raw)
+    try:
+        sources = dataset.find_sources([fuzzed / "videos.csv"], None, allow_outside)
+    except InputError:
+        return
+    assert len({source.clip for source in sources}) == len(sources) > 0
+    for source in sources:
+        assert source.clip.startswith("clips")
+        assert ".." not in Path(source.clip).parts
+        assert allow_outside or source.path.resolve().is_relative_to(fuzzed.resolve())
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzzed")
+
+
+def test_a_damaged_clip_is_cropped_again_and_a_damaged_root_is_one_line(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "clips"
+    words = (film(tmp_path / "a.mp4", RED), "--out", root)
+    assert crop(*words) == 0
+    facts = root / "clips" / "a" / "clip.json"
+    whole = facts.read_text()
+    for damaged in ("", "{", "[]", "{}", '{"kept": true}', '{"kept": true, "video": 3}'):
+        facts.write_text(damaged)
+        assert crop(*words) == 0
+        assert facts.read_text() == whole
+    for damaged in ("", "{", "3", "null"):
+        (root / "crop.json").write_text(damaged)
+        capsys.readouterr()
+        assert crop(*words) == 2
+        assert "crop.json cannot be read" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("out", ["a.mp4/clips", "a.mp4"])
+def test_an_out_that_cannot_be_a_folder_is_one_line(out: str, tmp_path: Path, capsys) -> None:
+    assert crop(film(tmp_path / "a.mp4", RED), "--out", tmp_path / out) == 2
+    assert str(tmp_path / out) in "".join(capsys.readouterr().err.split())
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     film(tmp_path / "a.mp4", RED)
 
@@ -300,3 +399,13 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
         assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 2
     assert "a cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
     assert crop(tmp_path / "a.mp4", "--out", tmp_path / "clips") == 0
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path, capsys) -> None:
+    root, first, second = tmp_path / "clips", film(tmp_path / "a.mp4", RED), film(tmp_path / "b.mp4", BLUE)
+    assert crop(first, "--out", root) == 0
+    with held(root) as other:
+        assert crop(first, second, "--out", root) == 2
+        assert f"clips is being filled by process {other.pid}" in " ".join(capsys.readouterr().err.split())
+        assert not (root / "clips" / "b").exists()
+    assert crop(first, second, "--out", root) == 0

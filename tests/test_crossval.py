@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,39 @@ def test_no_more_processes_at_once_than_asked_for_and_they_share_the_threads(
         most = max(most, now)
         assert threads == "2"
     assert most <= 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "parallel", "expected"),
+    [(None, 2, {"0", "1"}), ("5,GPU-8a", 2, {"5", "GPU-8a"}), (None, 3, {"0", "1"}), (None, 1, {"None"})],
+)
+def test_processes_at_once_take_a_gpu_each(
+    listed: str | None, parallel: int, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = (
+        "import os, time\ngpu = str(os.environ.get('CUDA_VISIBLE_DEVICES'))\n"
+        "(RUN / 'gpu').write_text(gpu)\nwhile len(list(RUN.parent.glob('*/gpu'))) < COUNT: time.sleep(0.01)\n" + FINISH
+    )
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    # the first ones wait for each other, so that they are there at once
+    texts = [note.replace("COUNT", str(parallel if number < parallel else 0)) for number in range(4)]
+    assert run_missing(programs(tmp_path, monkeypatch, *texts), parallel, poll=0.01) == []
+    assert {(tmp_path / str(number) / "gpu").read_text() for number in range(parallel)} == expected
+    assert {path.read_text() for path in tmp_path.glob("*/gpu")} <= expected
+
+
+def test_a_job_that_names_its_devices_sees_all_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    note = "import os\n(RUN / 'gpu').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n" + FINISH
+    wanted = [
+        replace(job, config="trainer: {max_epochs: 2, devices: 2}") for job in programs(tmp_path, monkeypatch, note)
+    ]
+    assert run_missing(wanted, parallel=2, poll=0.01) == []
+    assert (tmp_path / "0" / "gpu").read_text() == "0,1,2,3"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfer_zoo.data import DFEW
-from dfer_zoo.data.device import augment, maps_of, resampling
+from dfer_zoo.data.device import CLIPS_AT_ONCE, Maps, augment, maps_of, resampling
 from dfer_zoo.data.pack import pack
 from dfer_zoo.data.transforms import Augmentation
 from dfer_zoo.errors import InputError
@@ -47,6 +48,30 @@ def test_the_device_does_what_the_loader_does(seed, height, width):
     difference = video.permute(0, 2, 3, 4, 1).numpy().astype(int) - np.stack(expected)
     assert np.abs(difference).max() <= 4  # the loader rounds twice, and contrast and saturation magnify the first
     assert np.abs(difference).mean() < 0.5
+
+
+class LargestFloats(TorchDispatchMode):
+    """Notes the size of the largest tensor of floats that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.size = max(self.size, made.numel())
+        return made
+
+
+def test_a_large_batch_takes_no_more_floats_than_a_few_clips():
+    frames = np.random.default_rng(0).integers(0, 256, (CLIPS_AT_ONCE + 3, 2, 24, 24, 3), dtype=np.uint8)
+    video = torch.from_numpy(frames).permute(0, 4, 1, 2, 3)
+    augmentation = Augmentation(20)
+    maps = maps_of([augmentation.draw(clip[0], np.random.default_rng(i)) for i, clip in enumerate(frames)], 24, 24, 20)
+    with LargestFloats() as largest:
+        augmented = augment(video, maps)
+    assert largest.size == video[:CLIPS_AT_ONCE].numel()
+    alone = [augment(video[i : i + 1], Maps(*(part[i : i + 1] for part in maps))) for i in range(len(video))]
+    assert (augmented.int() - torch.cat(alone).int()).abs().max() <= 1  # products of matrices round by their number
 
 
 @pytest.mark.parametrize("workers", [0, 2])

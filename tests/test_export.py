@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 import yaml
 from conftest import write_checkpoint
+from films import BLUE, RED, find, scene, write_film
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -22,7 +24,8 @@ from dfer_zoo.__main__ import main
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.export import ExportedModel, check, export, installed_runtimes, random_clips, smooth_clips
-from dfer_zoo.models import HDF, M3DFEL
+from dfer_zoo.models import HDF, M3DFEL, MICACL
+from dfer_zoo.video.recognition import recognize
 
 RECIPES = sorted((Path(__file__).parent.parent / "experiments" / "model").glob("*.yaml"))
 SPEC = {"frames": 4, "size": 32}
@@ -74,6 +77,38 @@ def test_a_second_call_leaves_the_first_answer_alone(exported: Path, runtime: st
     kept = first.clone()
     model(smooth_clips(SPEC, 2))
     assert torch.equal(first, kept)
+
+
+SMALL = {
+    "HDF": lambda: HDF(frames=4, size=32, width=16, depth_factor=0.5, pretrained=False, classifier_gain=30),
+    "MICACL": lambda: MICACL(frames=4, instances=2, width=4, pretrained=False, classifier_gain=30),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_other_models_export_too(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoint = write_checkpoint(tmp_path / "best.ckpt", SMALL[name]())
+    assert main(["export", str(checkpoint), "--input", "float"]) == 0
+    (given,) = onnxruntime.InferenceSession(tmp_path / "best.onnx").get_inputs()
+    assert given.type == "tensor(float)"
+    exported, video = models.load(tmp_path / "best.onnx"), smooth_clips(SPEC, 2)
+    with torch.no_grad():
+        expected = models.load(checkpoint)(video).logits
+    assert expected.std() > 0.1
+    torch.testing.assert_close(exported(video).logits, expected, rtol=1e-3, atol=1e-3)
+    assert exported.spec["input_type"] == "float"
+
+
+def test_an_export_recognizes_videos(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", [scene((RED, 60, 60, 40), (BLUE, 120, 60, 30))] * 12)
+    words = ["--checkpoint", str(exported), "--detector", "films:find", "--out", str(tmp_path / "out")]
+    assert main(["recognize", str(film), *words]) == 0
+    expected = recognize(film, models.load(checkpoint), detector=find)
+    assert len(expected) == 2
+    for person, rows in expected.groupby("person"):
+        written = pd.read_csv(tmp_path / "out" / "film" / f"person{person}" / "timeline.csv")
+        pd.testing.assert_frame_equal(written, rows.reset_index(drop=True), atol=1e-3, check_dtype=False)
 
 
 def test_the_file_alone_says_what_it_takes(exported: Path) -> None:
@@ -145,11 +180,11 @@ except ImportError:
 
 def test_a_torch_export_runs_without_this_package(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
-    assert main(["export", str(checkpoint), "--format", "torch", "--out", str(path)]) == 0
+    assert main(["export", str(checkpoint), "--format", "torch", "--input", "float", "--out", str(path)]) == 0
     with pytest.raises(CheckpointError, match=r"is for torch\.export\.load"):
         models.load(path)
     video = random_clips(SPEC, 3)
-    torch.save(video, tmp_path / "exchange")
+    torch.save(video.float(), tmp_path / "exchange")
     repository = str(Path(__file__).parent.parent)
     command = [sys.executable, "-c", LOAD_ALONE, str(path), str(tmp_path / "exchange"), repository]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120, capture_output=True)
@@ -173,9 +208,11 @@ def test_an_export_that_says_something_else_is_refused(checkpoint: Path, wrong: 
 
 
 def test_a_refused_export_leaves_no_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "trace", lambda model: b"graph")
+    monkeypatch.setattr(exporting, "trace", lambda model, dtype: b"graph")
     monkeypatch.setattr(exporting, "write_torch", lambda program, spec, path: path.write_bytes(program))
-    monkeypatch.setattr(exporting, "read_back", lambda path: {"torch": lambda video: [torch.zeros(len(video), 7)]})
+    monkeypatch.setattr(
+        exporting, "read_back", lambda path, dtype: {"torch": lambda video: [torch.zeros(len(video), 7)]}
+    )
     with pytest.raises(CheckpointError, match="Nothing was written"):
         export(checkpoint, "torch", tmp_path / "new" / "model.pt2")
     assert list((tmp_path / "new").iterdir()) == []

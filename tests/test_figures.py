@@ -14,8 +14,10 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.colors import to_hex, to_rgb
 from sklearn.metrics import confusion_matrix as reference_confusion
 from sklearn.metrics import pairwise_distances
+from test_results import write_run
 
 from dfer_zoo import figures
+from dfer_zoo.__main__ import main
 from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
@@ -368,3 +370,19 @@ def test_figures_are_written_whole_and_the_same_each_time(tmp_path: Path, suffix
         written.append(path.read_bytes())
     assert written[0].startswith(start)
     assert written[0] == written[1]
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/figure.png could not be written.*--out"):
+        figures.save(figures.new_figure(1, 1, 1, 1)[0], tmp_path / "file" / "figure.png")
+
+
+def test_figures_of_several_runs_leave_those_of_a_comparison_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [str(write_run(Path("runs"), method)) for method in ("r3d_18", "hdf")]
+    assert main(["figures", *paths, "--only", "confusion,recalls"]) == 0
+    assert sorted(path.name for path in Path("runs/figures").iterdir()) == ["confusion.png", "recalls.png"]
+    assert not Path("runs/comparison").exists()

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -18,15 +19,13 @@ import torch
 from test_cli import checkpoint_of, different, weights, words
 from test_locks import held
 
-from dfer_zoo import models
+from dfer_zoo import cli, models, runs
 from dfer_zoo.__main__ import main
 from dfer_zoo.checkpoints import WholeCheckpointIO
 from dfer_zoo.errors import CheckpointError
 from dfer_zoo.runs import is_finished
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("quick_measurement")]
-
-MODELS = ("r3d_18", "hdf")
 
 
 def run_words(model: str, root: Path, runs: Path) -> list[str]:
@@ -37,11 +36,16 @@ def run_words(model: str, root: Path, runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(dfew_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The uninterrupted run of each model."""
+    """The uninterrupted run of each model, trained when it is first asked for."""
     runs = tmp_path_factory.mktemp("whole")
-    for model in MODELS:
-        assert not killed(lambda model=model: main(run_words(model, dfew_root, runs)), seconds=600)
-    return {model: runs / f"{model}-dfew" / "fold1-seed0" for model in MODELS}
+
+    class Whole(dict[str, Path]):
+        def __missing__(self, model: str) -> Path:
+            assert not killed(lambda: main(run_words(model, dfew_root, runs)), seconds=600)
+            self[model] = runs / f"{model}-dfew" / "fold1-seed0"
+            return self[model]
+
+    return Whole()
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -76,8 +80,28 @@ def test_killed_at_random_moments(whole: dict[str, Path], dfew_root: Path, tmp_p
     kill_at_random_moments("hdf", whole["hdf"], dfew_root, tmp_path, kills=2, seed=0)
 
 
+def test_killed_when_the_training_is_done(
+    whole: dict[str, Path], dfew_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the chosen checkpoint is tested, before its scores are written, and before its cost is."""
+
+    def kill(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    line = run_words("r3d_18", dfew_root, tmp_path)
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    for owner, name, written in ((models.DFERModel, "test_step", 0), (runs, "evaluate", 1), (cli, "measure_cost", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, kill)
+            killed(lambda: main(line), seconds=600)
+        assert not is_finished(run)
+        assert len(list(run.glob("evaluations/test-*"))) == written
+    assert main(line) == 0
+    assert_same(run, whole["r3d_18"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["r3d_18", "hdf", "m3dfel", "micacl"])
 def test_killed_at_many_random_moments(model: str, whole: dict[str, Path], dfew_root: Path, tmp_path: Path) -> None:
     for seed in range(1, 6):
         kill_at_random_moments(model, whole[model], dfew_root, tmp_path / str(seed), kills=2, seed=seed)
@@ -92,7 +116,7 @@ def kill_at_random_moments(model: str, whole: Path, root: Path, folder: Path, ki
     while not deaths:  # a run that is faster than the measured one ends before it is killed
         shutil.rmtree(folder, ignore_errors=True)
         while deaths < kills and not is_finished(run):  # later attempts have less to do
-            deaths += killed(lambda: main(line), generator.uniform(0.2, 0.8) * duration)
+            deaths += killed(lambda: main(line), generator.uniform(0, 1.2) * duration)
         duration /= 2
     if not is_finished(run):
         assert main(line) == 0
@@ -129,6 +153,42 @@ def test_a_signal_is_answered_after_the_batch_in_hand(
     assert saved["global_step"] == step + 1
     assert main(line) == 0
     assert_same(run, whole["r3d_18"])
+
+
+@pytest.mark.parametrize(
+    ("option", "epochs", "batch", "number"),
+    [
+        ("--trainer.check_val_every_n_epoch=2", 3, 9, None),
+        ("--trainer.val_check_interval=0.5", 2, 5, None),
+        ("--trainer.val_check_interval=2", 2, 5, signal.SIGTERM),  # the batch before a validation
+    ],
+)
+def test_runs_that_validate_at_other_times_continue_alike(
+    option: str,
+    epochs: int,
+    batch: int,
+    number: signal.Signals | None,
+    dfew_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(module: models.DFERModel, *_: object) -> None:
+        if module.trainer.fit_loop.epoch_loop.total_batch_idx == batch:
+            if number is None:
+                raise KeyError
+            os.kill(os.getpid(), number)
+
+    def line(runs: Path) -> list[str]:
+        more = (f"--trainer.max_epochs={epochs}", "--trainer.log_every_n_steps=1", "--checkpoint_minutes=60", option)
+        return words("fit", "dfew", "r3d_18", dfew_root, runs, *more)
+
+    assert main(line(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch, pytest.raises((KeyError, SystemExit)):
+        patch.setattr(models.DFERModel, "on_train_batch_start", interrupt)
+        main(line(tmp_path / "parts"))
+    assert main(line(tmp_path / "parts")) == 0
+    run = Path("r3d_18-dfew") / "fold1-seed0"
+    assert_same(tmp_path / "parts" / run, tmp_path / "whole" / run)
 
 
 @pytest.mark.slow
@@ -210,3 +270,21 @@ def test_a_run_that_another_process_trains_is_refused(
     said = " ".join(capsys.readouterr().err.split())
     assert f"fold1-seed0 is being trained by process {other.pid}" in said
     assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_run_is_not_continued_on_other_clips(
+    part: str, own_dfew: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words("fit", "dfew", "r3d_18", own_dfew, tmp_path, "--trainer.max_epochs=1")
+    assert main(line) == 0
+    run = tmp_path / "r3d_18-dfew" / "fold1-seed0"
+    (run / "cost.json").unlink()  # as if it had been interrupted in its test
+    listed = own_dfew / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv"
+    before = listed.read_text()
+    listed.write_text(before.rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    assert main(line) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"fold1-seed0 was started on other {part}( and val)? clips than .* Restore the lists", said)
+    listed.write_text(before)
+    assert main(line) == 0

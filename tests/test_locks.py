@@ -18,7 +18,7 @@ HOLD = """
 import os, sys, time
 from pathlib import Path
 from dfer_zoo.locks import alone_in
-with alone_in(Path(sys.argv[1]), "trained"):
+with alone_in(Path(sys.argv[1]), "trained", sys.argv[2]):
     child = os.fork()  # as a loader's process; it outlives this one
     if child:
         print(child, flush=True)
@@ -27,9 +27,9 @@ with alone_in(Path(sys.argv[1]), "trained"):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[subprocess.Popen]:
+def held(folder: Path, lock: str = ".lock") -> Iterator[subprocess.Popen]:
     """Hold a folder in a process that has forked another; kill both in the end."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), lock], stdout=subprocess.PIPE, text=True)
     child = int(process.stdout.readline())
     try:
         yield process

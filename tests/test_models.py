@@ -8,10 +8,11 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import write_checkpoint
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dfer_zoo import models
@@ -99,15 +100,62 @@ def test_a_checkpoint_gives_the_same_model_back(name: str, tmp_path: Path) -> No
     assert (spec["data"], spec["generated"]) == ("RandomClips", True)
 
 
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_folded_model_says_the_same(name: str, recompute: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = TINY[name](recompute=recompute)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):  # at its start a norm changes nothing
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    path = write_checkpoint(tmp_path / "model.ckpt", model)
+    folded, whole = models.load(path, folded=True), models.load(path)
+    assert folded.spec == whole.spec
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in folded.modules())
+    video = RandomClips().batches()[0].video
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(video).logits, whole(video).logits, rtol=1e-4, atol=1e-5)
+
+
 def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    with pytest.raises(CheckpointError, match="no weights file"):
+    path = tmp_path / "run" / "checkpoints" / "best_val.ckpt"
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*best_val\.ckpt\. `ls runs"):
         models.load(path)
+    path.parent.mkdir(parents=True)
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(CheckpointError, match=r"model\.ckpt is no checkpoint of dfer-zoo"):
+    with pytest.raises(CheckpointError, match=r"best_val\.ckpt is no checkpoint of dfer-zoo"):
         models.load(path)
+    with pytest.raises(CheckpointError, match=r"run is a run's folder. Name .*best_val\.ckpt"):
+        models.load(tmp_path / "run")
     path.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="not a file of PyTorch weights"):
+        models.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"not a file of PyTorch weights \(EOFError\)"):
+        models.load(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        *((None, key, value) for key in ("dfer_zoo", "state_dict", "hyper_parameters") for value in (None, 3)),
+        *(("dfer_zoo", key, None) for key in ("labels", "frames", "size", "model", "version", "data")),
+        ("state_dict", "net.fc.bias", None),
+        ("state_dict", 3, 3),
+        ("hyper_parameters", "width", "wide"),
+        ("hyper_parameters", "width", 0),
+        ("hyper_parameters", 3, 3),
+    ],
+)
+def test_a_checkpoint_of_damaged_content_is_refused(
+    part: str | None, key: str | int, value: object, tmp_path: Path
+) -> None:
+    path = write_checkpoint(tmp_path / "model.ckpt", TINY["Baseline"]())
+    content = torch.load(path, weights_only=True)
+    (content[part] if part else content)[key] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"model\.ckpt"):
         models.load(path)
 
 
@@ -264,6 +312,42 @@ def test_a_loss_that_is_not_finite_names_the_clips(name: str) -> None:
         model.net.fc.weight.fill_(torch.nan)
     with pytest.raises(InputError, match=r"not finite at step 0.*Clips: clip 0, clip 1, clip 2, clip 3"):
         fit(model)
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path) -> None:
+    class Spoil(L.Callback):
+        def on_before_optimizer_step(self, trainer: L.Trainer, model: DFERModel, _: object) -> None:
+            if trainer.global_step == 7:  # the last of the second epoch: its loss is still finite
+                model.net.fc.weight.grad.fill_(torch.nan)
+
+    saved = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
+    with pytest.raises(InputError, match=r"net\.fc\.weight is not finite after step 8\..*Add --model\.lr"):
+        fit(TINY["Baseline"](), callbacks=(Spoil(), saved), max_epochs=3)
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert all(value.isfinite().all() for value in content["state_dict"].values())
+
+
+def test_a_checkpoint_continues_at_another_learning_rate(tmp_path: Path) -> None:
+    """As if the lower rate had been the run's from the start: same place on the schedule, same moments."""
+    rates: list[float] = []
+
+    class Record(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def trained(lr: float, ckpt_path: Path | None = None) -> list[float]:
+        rates.clear()
+        saved = ModelCheckpoint(tmp_path / f"{lr}", filename="{step}", save_top_k=-1, every_n_train_steps=5)
+        trainer = make_trainer(callbacks=(Record(), saved), max_epochs=2)
+        model = TINY["Baseline"](lr=lr, min_lr=lr / 100, warmup_epochs=0.5)
+        trainer.fit(model, RandomClips(), ckpt_path=ckpt_path)
+        assert trainer.global_step == 8
+        return rates[:]
+
+    trained(1e-2)
+    lower = trained(1e-3)
+    assert trained(1e-3, tmp_path / "0.01" / "step=5.ckpt") == pytest.approx(lower[5:])
 
 
 def test_moving_average_of_the_weights_is_validated_and_saved(tmp_path: Path) -> None:

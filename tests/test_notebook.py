@@ -30,6 +30,8 @@ def test_it_shows_every_method_pair_and_picture(notebook: nbformat.NotebookNode,
         (run / "metrics.csv").write_text(
             "step,epoch,train_ce,val_war,val_uar,lr-AdamW\n0,0,1.5,,,0.1\n1,0,1.2,0.5,0.5,0.1\n"
         )
+    write_run(tmp_path / "demo" / "runs", "second", right=0.25, version="-2")
+    part = write_run(tmp_path / "demo" / "runs", "third", rules=())  # such as with limit_test_batches
     (tmp_path / "notebooks").mkdir()
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -38,6 +40,9 @@ def test_it_shows_every_method_pair_and_picture(notebook: nbformat.NotebookNode,
     assert "100.00 [" in scores
     assert "| second " in scores
     assert "| first - second |" in pairs
-    assert "first better" in pairs
-    assert any("first, second: seed 0 lacks fold 2, 3, 4, 5" in output.get("text", "") for output in outputs)
+    assert "first better on these trainings" in pairs
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "first, second: seed 0 lacks fold 2, 3, 4, 5" in printed
+    assert f"{part.relative_to(tmp_path / 'demo' / 'runs')} has no test-best_val.json" in printed
+    assert "second-dfew/fold1-seed0 is left out" in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4

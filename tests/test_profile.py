@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,7 +83,7 @@ def test_measuring_leaves_the_model_as_it_was(training: bool) -> None:
     model = Baseline("r3d_18", frames=4, width=8, pretrained=False).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     count_macs(model, 4, 32)
-    assert clips_per_second(model, 4, 32, batch=2, seconds=0.0) > 0
+    assert clips_per_second(model, 4, 32, Precision(), batch=2, seconds=0.0) > 0
     assert model.training is training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -90,10 +91,19 @@ def test_measuring_leaves_the_model_as_it_was(training: bool) -> None:
 def test_cost_names_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfer_zoo.profile.clips_per_second", lambda *_: 5.0)
     model = Baseline("r3d_18", frames=4, width=8, pretrained=False)
-    cost = measure_cost(model, SimpleNamespace(frames=4, size=32))
+    cost = measure_cost(model, SimpleNamespace(frames=4, size=32), MixedPrecision("bf16-mixed", "cpu"))
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())
     assert cost["gmacs_per_clip"] == count_macs(model, 4, 32) / 1e9
     assert (cost["inference_clips_per_second"], cost["frames"], cost["size"], cost["device"]) == (5.0, 4, 32, "cpu")
+    assert cost["precision"] == "bf16-mixed"
+
+
+def test_inference_is_measured_in_the_precision_of_the_training() -> None:
+    model = Baseline("r3d_18", frames=4, width=8, pretrained=False)
+    seen = set()
+    model.net.fc.register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
+    clips_per_second(model, 4, 32, MixedPrecision("bf16-mixed", "cpu"), batch=2, seconds=0.0)
+    assert seen == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

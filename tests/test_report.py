@@ -1,7 +1,11 @@
 """The comparison as tables and files, and the command."""
 
 import io
+import itertools
+import multiprocessing
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +111,7 @@ def test_pairs_are_in_points(tmp_path: Path) -> None:
     assert cells["pair"][0] == "a - b"
     assert cells["WAR"][0].startswith("+75.00 [+")
     assert cells["McNemar p"][0] == "<0.001"
-    assert cells["verdict"][0] == "a better"
+    assert cells["verdict"][0] == "a better on these trainings"
 
 
 def test_the_papers_rule_is_labelled_wherever_it_stands(tmp_path: Path) -> None:
@@ -147,6 +151,40 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path, capsys: pytest.Ca
     assert pictures == ["confusion.png", "forest.png", "recalls.png"]
     assert len(list(out.iterdir())) == 7
     assert "a, b, c: seed 0 lacks fold 2, 3, 4, 5" in text
+
+
+def test_killed_while_it_writes_the_same_words_write_it_all(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, name, right=right) for name, right in (("a", 0.75), ("b", 0.5))]
+    compare(paths, out=tmp_path / "whole")
+    whole, out = visible(tmp_path / "whole"), tmp_path / "out"
+    assert len(whole) == 7
+    for number in (1, 5):  # among the figures, among the tables
+        process = multiprocessing.get_context("fork").Process(target=compare_until, args=(number, paths, out))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(visible(out)) == number
+        assert visible(out).items() <= whole.items()
+    compare(paths, out=out)
+    assert visible(out) == whole
+
+
+def compare_until(number: int, paths: list[Path], out: Path) -> None:
+    """Compare in a process that is killed when that many files are written and the next one lacks its name alone."""
+    replace, done = Path.replace, itertools.count()
+
+    def replace_or_die(path: Path, target: Path) -> Path:
+        if next(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(path, target)
+
+    Path.replace = replace_or_die
+    compare(paths, out=out)
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder, if there is one, without the hidden ones that a killed process leaves."""
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
 
 
 def test_other_test_clips_stand_apart_and_are_not_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +242,13 @@ def test_a_baseline_that_cannot_be_paired_is_refused(tmp_path: Path, baseline: s
     with pytest.raises(InputError, match=message):
         compare(paths, baseline=baseline, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_baseline_that_is_alone_on_another_dataset_is_paired_where_it_is_not(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, name) for name in ("a", "b")]
+    compare([*paths, write_run(tmp_path, "b", None, data="FERV39k")], baseline="b", out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "pairs.csv")[["first", "second"]].to_numpy().tolist() == [["a", "b"]]
 
 
 def test_a_baseline_alone_is_refused(tmp_path: Path) -> None:

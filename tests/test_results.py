@@ -128,6 +128,22 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
         load_run(run)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "has no clips, test_set, war"),
+        ("[]", "has no keys"),
+        ('{"clips": 3}', "has no test_set"),
+        ("ÿ", "damaged"),
+    ],
+)
+def test_an_evaluation_that_lacks_scores_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    run = write_run(tmp_path)
+    (run / "evaluations" / "test-best_val.json").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=rf"test-best_val.json.*{message}.*`make evaluate RUN={run}`"):
+        load_run(run)
+
+
 def test_predictions_that_are_not_there_say_what_to_do(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (run / "evaluations" / "test-best_val.csv").unlink()
@@ -144,9 +160,17 @@ def test_predictions_that_are_not_there_say_what_to_do(tmp_path: Path) -> None:
         ),
         (lambda table: table[["clip", "label", *reversed(EMOTIONS)]], r"has columns clip, label, Fear, .*expected"),
         (lambda table: table.assign(label=-1), "has labels other than 0 to 6"),
+        (lambda table: table.assign(label="Happy"), "has labels other than 0 to 6"),
         (lambda table: pd.concat([table, table[:1]]), "has clip '10000' twice"),
+        (lambda table: table[:0], "has no clips"),
+        (lambda table: table.assign(Sad="much"), "has logits that are no finite numbers, first those of '10000'"),
+        (lambda table: table.assign(Sad=[*table["Sad"][:-1], np.nan]), "has logits .*first those of '10023'"),
+        (lambda table: table.assign(Sad=np.inf), "has logits that are no finite numbers"),
     ],
-    ids=["other classes", "other order", "no labels", "repeated clip"],
+    ids=[
+        *("other classes", "other order", "no labels", "words as labels", "repeated clip"),
+        *("no clips", "words as logits", "no number", "infinity"),
+    ],
 )
 def test_predictions_that_are_not_ours_are_refused(tmp_path: Path, damage, message: str) -> None:
     run = load_run(write_run(tmp_path))
@@ -154,6 +178,31 @@ def test_predictions_that_are_not_ours_are_refused(tmp_path: Path, damage, messa
     damage(run.predictions).to_csv(path, index=False)
     with pytest.raises(DataError, match=rf"{path.name} {message}.*make evaluate"):
         _ = run.predictions
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-12],
+        lambda content: content + b",,,,,,,,,,,,\n",
+        lambda content: content.replace(b"10005", b"\xff0005"),
+    ],
+    ids=["empty", "cut off", "ragged", "no text"],
+)
+def test_damaged_predictions_are_refused(tmp_path: Path, damage) -> None:
+    run = load_run(write_run(tmp_path))
+    path = run.evaluation_path.with_suffix(".csv")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"{path.name} (is damaged|has logits).*make evaluate"):
+        _ = run.predictions
+
+
+def test_clips_may_be_called_anything(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path))
+    path = run.evaluation_path.with_suffix(".csv")
+    path.write_text(path.read_text().replace("10005", "NA").replace("10006", "007"))
+    assert run.predictions["clip"].tolist()[5:7] == ["NA", "007"]
 
 
 @pytest.mark.parametrize("config", ["{}", "", "model: {class_path: 3}", "[", "data: {class_path: DFEW}"])

@@ -26,7 +26,7 @@ def files(run: Path) -> dict[str, int]:
 def test_predictions_are_those_of_the_corrupted_clips(own_run: Path, tmp_path: Path) -> None:
     before = (own_run / "evaluations" / "test-best_val.json").read_text()
     out = tmp_path / "out"
-    words = ["stress", str(own_run), "--corruptions=noise,reverse", "--strengths=[2,4]", f"--out={out}"]
+    words = ["stress", str(own_run), "--corruptions=noise,reverse", "--strengths=2,4", f"--out={out}"]
     assert main(words) == 0
 
     table = pd.read_csv(own_run / "evaluations" / "stress" / "best_val-noise=0.2-seed0.csv", dtype={"clip": str})
@@ -59,13 +59,14 @@ def test_what_is_done_is_not_repeated(own_run: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("dfer_zoo.stress.evaluate_checkpoint", count)
     with pytest.raises(KeyboardInterrupt):
-        main([*words, "--strengths=[1,2]"])
+        main([*words, "--strengths", "1,2"])
     first = files(own_run)
     assert len(first) == 2  # csv and json of the first strength
-    assert main([*words, "--strengths=[1,2,3]"]) == 0
+    assert main([*words, "--strengths=1-3"]) == 0
     assert [name.split("=")[1] for name in evaluated[1:]] == ["0.3-seed0", "0.3-seed0", "0.5-seed0"]
     assert files(own_run).items() > first.items()
-    assert main([*words, "--strengths=[1]", "--seed=1"]) == 0
+    assert main([*words[:-1], "--strengths=1", "--seed=1"]) == 0
+    assert (own_run / "stress" / "stress.csv").is_file(), "without a folder, in the run's own"
     assert evaluated[-1].endswith("seed1")
 
 
@@ -116,8 +117,8 @@ def test_clips_that_were_changed_since_the_test_are_refused(own_run: Path, capsy
     ("words", "said"),
     [
         (["--corruptions=rain"], "There is no corruption 'rain'. There are: darkness, blur"),
-        (["--strengths=[0]"], "strengths are [0]; allowed: numbers from 1 to 5"),
-        (["--strengths=[]"], "at least one"),
+        (["--strengths=0"], "--strengths is '0'; allowed: numbers from 1 to 5"),
+        (["--strengths=mild"], "--strengths is 'mild'; write numbers and rising ranges, such as 1-5 or 1,3."),
     ],
 )
 def test_wrong_words(words: list[str], said: str, trained_run: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,7 +1,11 @@
 """Generated faces: reproducible, resumable, in the real layouts, and with expressions that can be seen."""
 
 import csv
+import errno
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,13 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_interruption import killed
 
 from dfer_zoo.data import DFEW
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import InputError
 from dfer_zoo.synthetic import synthesize
 from dfer_zoo.synthetic.appearance import draw_person
-from dfer_zoo.synthetic.dataset import Job, render_to_disk
+from dfer_zoo.synthetic.dataset import Job, claim, render_to_disk
 from dfer_zoo.synthetic.expressions import PROTOTYPES, Timing, actions_of, draw_habits, draw_timing, perform
 from dfer_zoo.synthetic.plan import SCENES, class_counts, make_plan
 from dfer_zoo.synthetic.raster import face_normals, rasterise, vertex_normals
@@ -82,11 +87,55 @@ def test_continues_after_an_interruption(dfew, tmp_path):
     assert (clips / "00001" / "00001.jpg").stat().st_mtime_ns == kept
 
 
+def test_killed_at_any_moment_the_same_words_go_on(dfew, tmp_path):
+    """Killed over and over, each time a little later, the set becomes the one that was never interrupted."""
+    root, deaths = tmp_path / "dfew", 0
+    while killed(lambda: synthesize("dfew", root, workers=1, **SMALL), seconds=0.02 * 1.8**deaths):
+        deaths += 1
+    assert deaths > 3
+    assert digest(root) == digest(dfew)
+
+
+def test_killed_before_the_folder_was_marked_the_same_words_go_on(tmp_path):
+    def kill(path: Path, text: str) -> None:
+        path.open("w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", kill)
+        process = multiprocessing.get_context("fork").Process(target=claim, args=(tmp_path / "dfew", {"seed": 0}))
+        process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "dfew").iterdir()] == [".synthetic.json.part"]
+    claim(tmp_path / "dfew", {"seed": 0})
+    assert [path.name for path in (tmp_path / "dfew").iterdir()] == ["synthetic.json"]
+
+
 def test_refuses_a_folder_it_did_not_make(tmp_path):
     (tmp_path / "Clip").mkdir()
     with pytest.raises(InputError, match="not made by the generator"):
         synthesize("dfew", tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["Clip"]
+
+
+def test_a_full_disk_and_a_folder_that_cannot_be_one_are_errors_that_are_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"set cannot be written: No space left on device\. Make room"):
+        synthesize("dfew", tmp_path / "set", workers=1, **SMALL)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="set cannot be written: Not a directory"):
+        synthesize("dfew", tmp_path / "file" / "set", workers=1, **SMALL)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "3", "null"])
+def test_a_damaged_marker_is_told(damaged, tmp_path):
+    (tmp_path / "synthetic.json").write_text(damaged)
+    with pytest.raises(InputError, match=r"synthetic\.json is damaged"):
+        synthesize("dfew", tmp_path, workers=1, **SMALL)
 
 
 def test_refuses_its_own_folder_with_other_arguments(dfew):

@@ -63,7 +63,7 @@ class ClipDataset(Dataset):
         frames: T, the number of frames of a clip that the net sees.
         transform: from T frames to ``(T, size, size, 3)`` uint8.
         random_frames: draw one frame a segment (training) rather than the segments' middles (evaluation).
-        corruption: of the clip after `transform`.
+        corruption: of the frames before `transform`.
         leave_out: let another clip of the batch stand in for one that cannot be read.
         whole_frames: leave the transform, an `Augmentation`, to the device; all frames are of one size then.
         seed: of all that is random.
@@ -100,8 +100,10 @@ class ClipDataset(Dataset):
 
     def clip(self, index: int, view: int = 0) -> np.ndarray:
         """Return a view of clip `index`: ``(T, size, size, 3)`` uint8."""
-        clip = self.transform(*self.read(index, view))
-        return clip if self.corruption is None else self.corruption(clip, self.names[index])
+        frames, rng = self.read(index, view)
+        if self.corruption is not None:
+            frames = self.corruption(frames, self.names[index])
+        return self.transform(frames, rng)
 
     def read(self, index: int, view: int = 0) -> tuple[list[np.ndarray], np.random.Generator]:
         """Return the frames of a view of clip `index`, whole, and the source of all else that is random about it."""

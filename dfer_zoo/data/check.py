@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -151,7 +152,7 @@ def check(data: Literal["dfew", "ferv39k", "clips"], root: str | None = None, ev
 
     console = Console(width=max(Console().width, WIDE))
     if report.counts:
-        table = Table(title=f"{data} at {Path(where)}")
+        table = Table(title=escape(f"{data} at {Path(where)}"))
         for column in ("split", *EMOTIONS, "clips"):
             table.add_column(column, justify="left" if column == "split" else "right")
         for name, counts in report.counts.items():

@@ -22,6 +22,8 @@ from dfer_zoo.data.reading import (
     VIDEO_SUFFIXES,
     FrameFolder,
     VideoFile,
+    is_file,
+    is_inside,
     list_frames,
 )
 from dfer_zoo.data.store import Store, is_packed
@@ -38,7 +40,8 @@ class Clips(DFERData):
     Args:
         root: folder that the paths of the csv are relative to.
         csv: name of the csv inside the root.
-        allow_outside: accept paths that leave the root (absolute ones, ``..``, links to elsewhere).
+        allow_outside: accept paths of the csv that leave the root (absolute ones, ``..``, links to elsewhere, also of
+            single frames).
         fold: test on the clips whose column ``fold`` is this, train on the others; None goes by the column ``split``.
         **kwargs: see `DFERData`.
     """
@@ -75,12 +78,15 @@ class Clips(DFERData):
                 f"There is no {self.csv}. To train or test, write a csv with the header path,label,split "
                 f"(label: {', '.join(EMOTIONS)}; split: train or test)."
             )
-        trusted = self.allow_outside or is_packed(self.root)  # in a store it is a name and no path
-        real_root = None if trusted else self.root.resolve()
+        inside = self._inside
+        spelled: dict[str, str] = {}
         column = "split" if self.fold is None else "fold"
         rows, folds = [], set()
         for line, row in read_csv(self.csv, ("path",) if split == "predict" else ("path", "label", column)):
             where = f"{self.csv}, line {line}"
+            real = real_path(row["path"], self.root, inside, where, "data.allow_outside: true")
+            if (other := spelled.setdefault(real, row["path"])) != row["path"]:
+                raise DataError(f"{where}: {row['path']!r} is the clip that is called {other!r} above. Name it once.")
             part = row.get(column, "")
             if split != "predict" and self.fold is not None:
                 fold = fold_number(part, where)
@@ -90,7 +96,7 @@ class Clips(DFERData):
                 raise DataError(f"{where}: split is {part[:40]!r}, expected train or test.")
             if split in ("predict", part):
                 label = label_id(row.get("label", ""), where, required=split != "predict")
-                rows.append((checked_path(row["path"], real_root, where, "data.allow_outside: true"), label))
+                rows.append((row["path"], label))
         if split != "predict" and self.fold is not None and self.fold not in folds:
             shown = ", ".join(map(str, sorted(folds)[:10]))
             raise DataError(f"{self.csv} has no fold {self.fold}; its folds are {shown}.")
@@ -109,9 +115,15 @@ class Clips(DFERData):
         """Return the videos and frame folders, each folder listed once."""
         paths = [str(self.root / name) for name in names]
         return [
-            FrameFolder(path, files) if files else VideoFile(path) if Path(path).is_file() else None
-            for path, files in zip(paths, list_frames(paths), strict=True)
+            FrameFolder(path, files) if files else VideoFile(path) if is_file(path) else None
+            for path, files in zip(paths, list_frames(paths, self._inside), strict=True)
         ]
+
+    @property
+    def _inside(self) -> str | None:
+        """The root, resolved, that nothing named by the csv may leave; None where it may, or names no paths."""
+        named = self.csv.is_file() and not is_packed(self.root)
+        return os.path.realpath(self.root) if named and not self.allow_outside else None
 
     def _scan_folder(self) -> pd.DataFrame:
         if is_packed(self.root):
@@ -132,27 +144,25 @@ class Clips(DFERData):
         return clip_table([(name, -1) for name in names], self.root)
 
 
-def checked_path(path: str, real_root: Path | None, where: str, option: str) -> str:
-    """Return a path of a csv if it may be opened.
+def real_path(path: str, folder: Path, inside: str | None, where: str, option: str) -> str:
+    """Return where a path of a csv leads, all links followed: the same for two spellings of one file.
 
     Args:
         path: as it stands in the csv.
-        real_root: the folder that it must lie under, resolved; None allows every path.
+        folder: that it is relative to.
+        inside: the folder that it must lie under, resolved; None allows every path.
         where: file and line, which the message begins with.
         option: what allows every path.
 
     Raises:
-        DataError: it is none, leads nowhere or elsewhere.
+        DataError: it is none, or leads elsewhere.
     """
     if not path or "\0" in path:
         raise DataError(f"{where}: the path is empty or not a path.")
-    try:
-        inside = real_root is None or (real_root / path).resolve().is_relative_to(real_root)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{where}: {path!r} leads nowhere ({error}).") from error
-    if not inside:
-        raise DataError(f"{where}: {path!r} leaves {real_root}. Set {option} if you trust this csv.")
-    return path
+    real = os.path.realpath(folder / path)
+    if inside is not None and not is_inside(real, inside):
+        raise DataError(f"{where}: {path!r} leaves {inside}. Set {option} if you trust this csv.")
+    return real
 
 
 def fold_number(text: str, where: str) -> int:

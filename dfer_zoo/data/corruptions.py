@@ -1,17 +1,24 @@
 """What a camera, a codec or a network link does to a clip, at five fixed strengths.
 
-A corruption acts on the clip that a net sees at evaluation, ``(T, size, size, 3)`` uint8 RGB. Lengths are shares of
-the frame's side, so that a strength means the same to nets of 48 and of 160 pixels; only JPEG's blocks are 8 pixels
-wide whatever the size. Times are shares of the clip: as every clip is sampled into T frames, a uniformly faster clip
-would be the same clip, so `speed` plays the T frames themselves faster or slower about the middle one.
+A corruption comes before the resize to a net's own size, as it does in the world: the centred square of every frame is
+brought to `SIDE` pixels and corrupted there. Nets of 48 and of 160 pixels so see the same noise, JPEG blocks and lost
+detail, each as its own resize shows them; a small net averages some of the noise away, as it would of a camera's.
+Lengths are shares of the frame's side. Times are shares of the clip: as every clip is sampled into T frames, a
+uniformly faster clip would be the same clip, so `speed` plays the T frames themselves faster or slower about the middle
+one.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from dfer_zoo.data.transforms import Evaluation
+
+SIDE = 160
+"""Pixels of the frames that are corrupted: the largest that a recipe's net takes, so that none loses detail by it."""
 
 
 def darken(clip: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
@@ -93,7 +100,7 @@ class Kind:
         apply: from a clip, a level and a random generator to the corrupted clip.
         levels: of each strength, from 1.
         unit: of the levels.
-        in_time: whether it only picks frames.
+        in_time: whether it only picks frames, whatever they are.
     """
 
     apply: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -120,7 +127,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """A corruption of one strength: the same clip always comes out the same, whatever batch or model it is for.
+    """A corruption of one strength: a clip always comes out the same, whatever batch, size or model it is for.
 
     Args:
         kind: a name in `KINDS`.
@@ -132,7 +139,18 @@ class Corruption:
     level: float
     seed: int = 0
 
-    def __call__(self, clip: np.ndarray, name: str) -> np.ndarray:
-        """Return the corrupted clip ``(T, size, size, 3)`` uint8; the given one stays as it is."""
-        key = zlib.crc32(f"{self.kind} {self.level:g} {name}".encode())
-        return KINDS[self.kind].apply(clip, self.level, np.random.default_rng((self.seed, key)))
+    def __call__(self, frames: Sequence[np.ndarray], name: str) -> Sequence[np.ndarray]:
+        """Return the corrupted frames of a clip; the given ones stay as they are.
+
+        Args:
+            frames: T of them, ``(H, W, 3)`` uint8 each.
+            name: of the clip.
+
+        Returns:
+            T of the given frames from a kind in time, from others ``(T, SIDE, SIDE, 3)`` uint8.
+        """
+        kind, key = KINDS[self.kind], zlib.crc32(f"{self.kind} {self.level:g} {name}".encode())
+        rng = np.random.default_rng((self.seed, key))
+        if kind.in_time:
+            return [frames[place] for place in kind.apply(np.arange(len(frames)), self.level, rng)]
+        return kind.apply(Evaluation(SIDE)(frames), self.level, rng)

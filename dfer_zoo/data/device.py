@@ -13,6 +13,9 @@ from torch import Tensor
 
 from dfer_zoo.data.transforms import GREY, Draw, color_map, pixels
 
+CLIPS_AT_ONCE = 16
+"""Clips whose whole frames are floats at a time: four times the bytes of what the loader sent."""
+
 
 class Maps(NamedTuple):
     """What turns whole frames into what the net sees, for each clip of a batch; float32."""
@@ -77,10 +80,14 @@ def augment(video: Tensor, maps: Maps) -> Tensor:
     Returns:
         ``(B, 3, T, size, size)`` uint8, stored channels last.
     """
-    clips = maps.rows[:, None, None] @ video.to(torch.float32, memory_format=torch.contiguous_format)
-    clips = clips @ maps.columns[:, None, None].mT
-    mean = clips.mean((2, 3, 4)) @ clips.new_tensor(GREY)
-    colored = (maps.colors @ clips.flatten(2)).unflatten(2, clips.shape[2:]) + (maps.grey * mean)[
-        :, None, None, None, None
-    ]
-    return colored.round_().clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last_3d)
+    size = maps.rows.shape[1]
+    shape = (*video.shape[:3], size, size)
+    augmented = torch.empty(shape, dtype=torch.uint8, device=video.device, memory_format=torch.channels_last_3d)
+    parts = zip(*(tensor.split(CLIPS_AT_ONCE) for tensor in (augmented, video, *maps)), strict=True)
+    for part, whole, rows, columns, colors, grey in parts:
+        clips = rows[:, None, None] @ whole.to(torch.float32, memory_format=torch.contiguous_format)
+        clips = clips @ columns[:, None, None].mT
+        mean = clips.mean((2, 3, 4)) @ clips.new_tensor(GREY)
+        colored = (colors @ clips.flatten(2)).add_((grey * mean)[:, None, None])
+        part.copy_(colored.round_().clamp_(0, 255).view_as(part))
+    return augmented

@@ -12,12 +12,13 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -186,7 +187,7 @@ def write_shard(plan: Plan, shard: int, out: Path, advance: Callable[[], None]) 
         plan: of the store.
         shard: number of the shard.
         out: folder of the store.
-        advance: called after every clip.
+        advance: called after every clip; what it raises ends the shard without a record.
 
     Returns:
         The clips that were left out, and why.
@@ -309,6 +310,7 @@ def check_disk(plan: Plan, out: Path, missing: list[int]) -> None:
         + (f", {gib(needed)} of them to be written" if needed < plan.bytes else "")
         + f"; {gib(free)} are free.",
         highlight=False,
+        markup=False,
     )
     if needed > free:
         fewer = np.minimum(plan.counts, 16).sum() * (plan.bytes / plan.first[-1])
@@ -377,13 +379,21 @@ def write_frames(plan: Plan, out: Path, missing: list[int], tables: list[Path], 
     done = len(plan.names) - sum(len(plan.shards[shard]) for shard in missing)
     with progress_bar("Packing") as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("", total=len(plan.names), completed=done)
-        jobs = [pool.submit(write_shard, plan, shard, out, lambda: progress.advance(task)) for shard in missing]
         left_out = dict(plan.left_out)
+        stopped = Event()
+
+        def advance() -> None:
+            progress.advance(task)
+            if stopped.is_set():
+                raise CancelledError  # nobody waits seconds for a shard that is begun
+
         try:
+            jobs = [pool.submit(write_shard, plan, shard, out, advance) for shard in missing]
             for job in as_completed(jobs):
                 left_out |= job.result()
                 refuse_many(plan, left_out)
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -398,7 +408,7 @@ def pack(
     on_error: Literal["raise", "skip"] = "raise",
     workers: int | None = None,
 ) -> Path:
-    """Pack a dataset into one file that loads ten times faster; use the result as `data.root`.
+    """Pack a dataset into one file that loads several times faster; use the result as `data.root`.
 
     Every frame of every clip in the split files is decoded and resized once. Of a frame that is not square the centred
     square is kept: what evaluation shows of it; training crops then come from that square. Interrupted, the same words
@@ -437,7 +447,7 @@ def pack(
     workers = workers or os.cpu_count() or 1
     console = Console(soft_wrap=True, highlight=False)
     if claim(target, words):
-        console.print(f"{target} is packed already.")
+        console.print(f"{target} is packed already.", markup=False)
         return target
     try:
         plan = make_plan(splits, words, workers, on_error == "skip")
@@ -452,6 +462,6 @@ def pack(
         step = "Make room and repeat the same words; what is packed stays." if full else "Is the disk writable?"
         raise InputError(f"{error.filename or target} cannot be read or written: {error.strerror}. {step}") from error
     if left_out:
-        console.print(f"{len(left_out)} of {plan.clips} clips are not in it: {target / LEFT_OUT}")
-    console.print(f"Packed. Use it with --data.root {target}")
+        console.print(f"{len(left_out)} of {plan.clips} clips are not in it: {target / LEFT_OUT}", markup=False)
+    console.print(f"Packed. Use it with --data.root {target}", markup=False)
     return target

@@ -75,4 +75,4 @@ def gallery(run: Path, out: Path | None = None, frames: int = 8) -> None:
     axes[-1, 1].set_xlabel("probability, percent (hatched: true class)")
     figure.get_layout_engine().set(w_pad=0.02)
     path = save(figure, Path(out) if out else Path(run) / "gallery.png")
-    Console().print(f"Figure: {path}")
+    Console().print(f"Figure: {path}", markup=False)

@@ -31,7 +31,8 @@ def figures(
 
     Args:
         runs: run folders, such as runs/m3dfel-dfew/fold1-seed0.
-        out: folder for the files; RUN/figures by default, runs/comparison for several runs.
+        out: folder for the files; RUN/figures by default, runs/figures for several runs, where those of the last
+            selection stand.
         only: the figures wanted, joined by commas; by default all: confusion, recalls, distribution, curves, tsne,
             heatmaps, instances, interaction, landscape.
         shown: clips in heat maps and instances. Each is the one of its class with the median probability of the true
@@ -51,7 +52,7 @@ def figures(
     loaded = [load_run(Path(run)) for run in dict.fromkeys(runs)]
     if not loaded:
         raise InputError("No runs given. Name at least one folder such as runs/m3dfel-dfew/fold1-seed0.")
-    folder = Path(out) if out else loaded[0].path / "figures" if len(loaded) == 1 else Path("runs/comparison")
+    folder = Path(out) if out else loaded[0].path / "figures" if len(loaded) == 1 else Path("runs/figures")
     subjects = [Subject(run, label) for run, label in zip(loaded, labels(loaded), strict=True)]
 
     console = Console()
@@ -80,7 +81,7 @@ def figures(
                 except (InputError, ModuleNotFoundError) as error:
                     refused[name, reason_of(error)] = [subject.label for subject in suited]
                 else:
-                    console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}")
+                    console.print(f"Figure: {save(figure, folder / f'{name}.{format}')}", markup=False)
                     drawn += 1
     for (name, reason), whose in refused.items():
         console.print(f"Skipped {name} of {', '.join(whose)}: {reason}", markup=False, highlight=False, soft_wrap=True)

@@ -111,10 +111,16 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure whole or not at all, as the suffix says (``.png``, ``.pdf``); return its path.
 
     The bytes depend on the picture alone: no date is written.
+
+    Raises:
+        InputError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from dfer_zoo.runs import writing
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     kind = path.suffix.removeprefix(".")
-    figure.savefig(temporary, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
-    temporary.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
+        temporary.replace(path)
     return path

@@ -1,7 +1,10 @@
 """The models: what ``model:`` in yaml and ``MODEL=`` may name; one LightningModule, one recipe, a paper."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import CheckpointError
@@ -10,6 +13,7 @@ from dfer_zoo.models.baselines import Baseline
 from dfer_zoo.models.hdf import HDF
 from dfer_zoo.models.m3dfel import M3DFEL
 from dfer_zoo.models.micacl import MICACL
+from dfer_zoo.nets.inference import for_inference
 from dfer_zoo.nets.r3d import read_weights
 
 if TYPE_CHECKING:
@@ -52,21 +56,40 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, damaged, not a checkpoint of this project, or one of other labels.
     """
-    content = read_weights(checkpoint)
+    path = Path(checkpoint)
+    best = path / "checkpoints" / "best_val.ckpt"
+    if best.is_file():
+        raise CheckpointError(f"{path} is a run's folder. Name the checkpoint in it: {best}.")
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}. `ls runs/*/*/checkpoints` shows yours.")
+    content = read_weights(path)
     if "dfer_zoo" not in content:
-        raise CheckpointError(f"{checkpoint} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
-    labels = content["dfer_zoo"]["labels"]
-    if tuple(labels) != EMOTIONS:
-        raise CheckpointError(f"{checkpoint} answers with the labels {labels}; this version has {list(EMOTIONS)}.")
+        raise CheckpointError(f"{path} is no checkpoint of dfer-zoo. Expected a file made by `dfer-zoo fit`.")
+    _demand(path, content, {"dfer_zoo": dict, "state_dict": dict, "hyper_parameters": dict})
+    spec = content["dfer_zoo"]
+    _demand(path, spec, {"version": str, "model": str, "data": str, "labels": list, "frames": int, "size": int})
+    if tuple(spec["labels"]) != EMOTIONS:
+        raise CheckpointError(f"{path} answers with the labels {spec['labels']}; this version has {list(EMOTIONS)}.")
     return content
 
 
-def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
+def _demand(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise CheckpointError(
+                f"{path} is damaged: its {key} is {str(content.get(key))[:50]}, not of the type {kind.__name__}. Copy "
+                "it again, or train again."
+            )
+
+
+def load(checkpoint: str | Path, *, folded: bool = False) -> "DFERModel | ExportedModel":
     """Load a trained model, on the CPU and in evaluation mode, without running any code of the file.
 
     Args:
         checkpoint: a file written in training, such as ``runs/m3dfel-dfew/fold1-seed0/checkpoints/best_val.ckpt``, or
             one that `dfer_zoo.export.export` made of it, ``best_val.onnx``.
+        folded: fold BatchNorm into the convolutions before it: the same logits but for rounding in less time. Such a
+            model can only predict: its weights are no longer those of the checkpoint.
 
     Returns:
         The model, called with uint8 clips ``(B, 3, T, H, W)``; ``model.spec`` holds its labels, frames, size and
@@ -93,24 +116,24 @@ def load(checkpoint: str | Path) -> "DFERModel | ExportedModel":
             f"{checkpoint} holds a {spec['model']!r}; this version knows {', '.join(classes)}. If it is yours, import "
             "its module first."
         )
-    hyperparameters = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}
-    if "pretrained" in hyperparameters:
-        hyperparameters["pretrained"] = False
+    options = {key: value for key, value in content["hyper_parameters"].items() if not str(key).startswith("_")}
+    if "pretrained" in options:
+        options["pretrained"] = False
     try:
-        model = classes[spec["model"]](**hyperparameters)
-    except TypeError as error:
+        model = classes[spec["model"]](**options)
+    except Exception as error:  # whatever the values in the file lead to
         raise CheckpointError(
             f"The settings in {checkpoint}, made by version {spec['version']}, are not those of this version's "
             f"{spec['model']}: {error}. Load it with that version, or train again."
         ) from error
     try:
         model.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"The weights in {checkpoint}, made by version {spec['version']}, do not fit this version's "
-            f"{spec['model']}: {str(error)[:300]}"
-        ) from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}, made by version {spec['version']}: {error}") from error
     model.spec = spec
+    if folded:
+        clip = torch.zeros(1, 3, spec["frames"], spec["size"], spec["size"])
+        model.net = for_inference(model.net, model.normalize(clip))
     return model.eval()
 
 

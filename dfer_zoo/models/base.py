@@ -1,7 +1,9 @@
 """The loop that every model shares; a paper overrides `losses` and, if it must, `optimizer`."""
 
 import math
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -11,12 +13,19 @@ from torchmetrics import MetricCollection
 
 from dfer_zoo.data.base import Batch
 from dfer_zoo.emotions import EMOTIONS
-from dfer_zoo.errors import InputError
+from dfer_zoo.errors import CheckpointError, InputError
 from dfer_zoo.losses import cross_entropy, intensity_aware_loss
 from dfer_zoo.metrics import UAR, WAR
 from dfer_zoo.nets import NetOutput
 from dfer_zoo.nets.inference import store_channels_last
 from dfer_zoo.nets.recompute import recompute_activations
+
+DIVERGED = (
+    "What was saved before is intact, but the same words would come here again. Add --model.lr with a lower value, or "
+    "--trainer.precision 32-true, to start a new run; with --ckpt_path RUN/checkpoints/last.ckpt it continues from "
+    "there."
+)
+"""What to do when numbers are not finite any more."""
 
 
 class DFERModel(L.LightningModule):
@@ -117,6 +126,18 @@ class DFERModel(L.LightningModule):
             adjustment = self.hparams.logit_adjustment * (counts.clamp(min=0.5) / counts.sum()).log()
         return weights, adjustment
 
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> NamedTuple:
+        """Load the weights and class counts of a checkpoint.
+
+        Raises:
+            CheckpointError: names or shapes that are not this model's.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"The weights do not fit this version's {type(self).__name__}: {reason}") from error
+
     @property
     def compares_clips(self) -> bool:
         """Whether the loss of a clip depends on the others of its batch, as contrastive losses do."""
@@ -144,9 +165,10 @@ class DFERModel(L.LightningModule):
             values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
             raise InputError(
                 f"The loss is not finite at step {self.global_step} ({values}). Clips: {', '.join(batch.name)}. "
-                "The last checkpoint is intact: lower lr, or train in 32-bit precision, and continue from it."
+                f"{DIVERGED}"
             )
-        self.log_dict({f"train_{name}": value.detach() for name, value in terms.items()}, batch_size=len(batch.name))
+        logged = {f"train_{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(logged, batch_size=len(batch.name), sync_dist=True)  # the mean over devices
         return terms["loss"]
 
     def step_seed(self, part: int = 0) -> int:
@@ -210,10 +232,11 @@ class DFERModel(L.LightningModule):
         """
         optimizer = self.optimizer()
         parts = self.trainer.accumulate_grad_batches
-        if parts > 1 and self.compares_clips:
+        if parts > 1:
+            contrastive = ", and the contrastive loss compares the clips of each" if self.compares_clips else ""
             rank_zero_warn(
-                f"The contrastive loss compares clips within a batch: a step over {parts} accumulated batches is not "
-                f"that of one batch {parts} times as large."
+                f"A step over {parts} accumulated batches is not that of one batch {parts} times as large: BatchNorm "
+                f"normalises each by itself{contrastive}."
             )
         self.trainer.fit_loop.setup_data()  # without it, max_steps alone leaves the length of an epoch unknown
         total = self.trainer.estimated_stepping_batches
@@ -231,8 +254,24 @@ class DFERModel(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Continue at the learning rate that is asked for: the checkpoint's optimizer and schedule bring their own."""
+        share = self.hparams.lr / checkpoint["hyper_parameters"]["lr"]
+        for schedule in checkpoint.get("lr_schedulers", []):
+            schedule["base_lrs"] = [share * lr for lr in schedule.get("base_lrs", [])]
+        for optimizer in checkpoint.get("optimizer_states", []):
+            for group in optimizer["param_groups"]:
+                group |= {key: share * group[key] for key in ("lr", "initial_lr") if key in group}
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add what a user of the checkpoint needs: class, labels, frame rule, input size, normalisation."""
+        """Add what a user of the checkpoint needs: class, labels, frame rule, input size, normalisation.
+
+        Raises:
+            InputError: weights that are not finite; the file to be replaced is left as it is.
+        """
+        broken = [name for name, value in self.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise InputError(f"{broken[0]} is not finite after step {self.trainer.global_step}. {DIVERGED}")
         data = self.trainer.datamodule
         checkpoint["dfer_zoo"] = {
             "version": version("dfer-zoo"),

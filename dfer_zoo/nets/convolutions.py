@@ -19,7 +19,9 @@ SMALL_MAP = 512
 class ClipConv3d(nn.Conv3d):
     """A convolution over time, without dilation, whose gradients are right and fast for any clip.
 
-    Its parameter is `torch.nn.Conv3d`'s, so checkpoints of one are checkpoints of the other.
+    Its parameter is `torch.nn.Conv3d`'s, so checkpoints of one are checkpoints of the other, and longer clips use all
+    of it. Where clips are of a single frame, the outer taps stay without gradient and yet cost their share of the
+    optimizer's state: in M3DFEL on instances of four frames 20 M of 47 M weights, 160 MB of AdamW's moments.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Reference:
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,12 +37,26 @@ def dct_filters(size: int = WINDOW) -> Tensor:
     return torch.einsum("ui,vj->uvij", rows, rows).reshape(size * size, size, size).float()
 
 
+class MeanOverDevices(torch.autograd.Function):
+    """The mean of the tensors that the devices bring; the gradient is the mean of theirs, too."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return MeanOverDevices.forward(ctx, gradient)
+
+
 class AdversarialPerturbation(nn.Module):
     """Distribution-aware perturbation of the frequency maps (Eq. 6): ``(B, F, H, W)`` -> ``(B, F, H, W)``.
 
     ``f + a eps sign(f) + b sign(f) ||f - E[f]||_2``, the norm per clip over all its maps. E[f] is the mean over the
-    batch and the positions in training and its running mean at evaluation, as in BatchNorm: a clip's logits must not
-    depend on the other clips of a batch.
+    batch, that of all devices together, and the positions in training and its running mean at evaluation, as in
+    BatchNorm: a clip's logits must not depend on the other clips of a batch.
 
     Args:
         filters: F; a (initially 1) and b (initially 0) are learned for each.
@@ -60,6 +75,8 @@ class AdversarialPerturbation(nn.Module):
         """Perturb the maps."""
         if self.training:
             center = f.mean((0, 2, 3)).view_as(self.running_mean)
+            if dist.is_available() and dist.is_initialized():  # each device brings equally many clips
+                center = MeanOverDevices.apply(center)
             with torch.no_grad():
                 self.running_mean.lerp_(center.to(self.running_mean.dtype), self.momentum)
         else:

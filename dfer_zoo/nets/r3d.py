@@ -186,8 +186,10 @@ def read_weights(path: str | Path) -> Mapping[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated classes for a damaged or foreign file
-        first_line = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} is not a file of PyTorch weights ({first_line}). Download it again.") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path} is not a file of PyTorch weights ({reason}). Copy or download it again."
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not named weights. Pass a state dict's file.")
     return content

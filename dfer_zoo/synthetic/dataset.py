@@ -103,7 +103,7 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     occluders = draw_occluders(clip.frames, job.size, person.skin, rng)
     pictures = render_clip(person, performance_of(job, clip), shot, source, occluders, job.size, rng)
     target = job.root / folder
-    temporary = target.with_name(f".{target.name}.part")
+    temporary = part_of(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, picture in zip(frame_numbers(job.layout, clip, job.seed), pictures, strict=True):
@@ -111,10 +111,15 @@ def render_to_disk(job: Job, item: tuple[Clip, str]) -> None:
     temporary.rename(target)
 
 
+def part_of(path: Path) -> Path:
+    """Return the name under which a file or a folder is written; a call that was killed leaves it behind."""
+    return path.with_name(f".{path.name}.part")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file by way of a temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     temporary.write_text(text)
     temporary.rename(path)
 
@@ -143,7 +148,7 @@ def write_splits(layout: Layout, root: Path, plan: list[Clip], folders: list[str
 def write_clip_table(job: Job, plan: list[Clip], folders: list[str]) -> None:
     """Write the table of clips with identity, source and timing."""
     path = job.root / CLIP_TABLE
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -184,7 +189,10 @@ def claim(root: Path, arguments: dict[str, object]) -> None:
     """
     marker = root / MARKER
     if marker.exists():
-        found = json.loads(marker.read_text())
+        try:
+            found = dict(json.loads(marker.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{marker} is damaged ({error}). Delete {root}, or choose another folder.") from error
         if found != arguments:
             different = sorted(k for k in {*found, *arguments} if found.get(k) != arguments.get(k))
             told = "; ".join(f"{k}: there {found.get(k)!r}, asked {arguments.get(k)!r}" for k in different)
@@ -192,7 +200,7 @@ def claim(root: Path, arguments: dict[str, object]) -> None:
                 f"{root} holds a set generated with other arguments ({told}). "
                 "Repeat them to continue it, choose another folder, or delete this one."
             )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    elif root.exists() and (not root.is_dir() or set(root.iterdir()) - {part_of(marker)}):
         raise InputError(
             f"{root} is not empty and was not made by the generator (it has no {MARKER}), so nothing was written. "
             "Choose a new or an empty folder."
@@ -241,7 +249,7 @@ def synthesize(
         The folder.
 
     Raises:
-        InputError: For arguments out of range, or a folder that is not the generator's.
+        InputError: For arguments out of range, or a folder that is not the generator's or cannot be written.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -262,29 +270,33 @@ def synthesize(
         "pose": pose,
         "holdout": holdout,
     }
-    claim(root, arguments)
-    job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
-    folders = clip_folders(layout, plan)
-    for leftover in {(root / folder).parent for folder in folders}:
-        for temporary in leftover.glob(".*.part") if leftover.is_dir() else ():
-            shutil.rmtree(temporary, ignore_errors=True)
-    missing = [(clip, folder) for clip, folder in zip(plan, folders, strict=True) if not (root / folder).is_dir()]
-    write_splits(layout, root, plan, folders)
-    write_clip_table(job, plan, folders)
-    workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
-    columns = (
-        TextColumn("generating faces"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=clips, completed=clips - len(missing))
-        for _ in in_processes(
-            partial(render_to_disk, job), missing, workers, partial(cv2.setNumThreads, 1), chunksize=4
-        ):
-            progress.advance(task)
+    try:
+        claim(root, arguments)
+        job = Job(layout, root, seed, size, tuple(shown), tuple(strength), pose)
+        folders = clip_folders(layout, plan)
+        for leftover in {(root / folder).parent for folder in folders}:
+            for temporary in leftover.glob(".*.part") if leftover.is_dir() else ():
+                shutil.rmtree(temporary, ignore_errors=True)
+        missing = [(clip, folder) for clip, folder in zip(plan, folders, strict=True) if not (root / folder).is_dir()]
+        write_splits(layout, root, plan, folders)
+        write_clip_table(job, plan, folders)
+        workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
+        columns = (
+            TextColumn("generating faces"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("clips"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns) as progress:
+            task = progress.add_task("", total=clips, completed=clips - len(missing))
+            for _ in in_processes(
+                partial(render_to_disk, job), missing, workers, partial(cv2.setNumThreads, 1), chunksize=4
+            ):
+                progress.advance(task)
+    except OSError as error:
+        step = "Make room, or choose another folder; the same words continue."
+        raise InputError(f"{root} cannot be written: {error.strerror}. {step}") from error
     return root
 
 

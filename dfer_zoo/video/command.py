@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.locks import alone_in
 from dfer_zoo.results import WIDE
 from dfer_zoo.runs import write_json, write_text
 from dfer_zoo.video.drawing import Annotation, clock, draw_contact_sheet, draw_timeline, draw_video, strongest
@@ -47,10 +48,10 @@ def recognize(
         videos: files.
         checkpoint: a file such as RUN/checkpoints/best_val.ckpt.
         out: folder for the results.
-        window: seconds that are classified together; the median training clip's by default.
+        window: seconds that are classified together; by default 1.1 for a model trained on FERV39k, else 2.8.
         stride: most seconds from one window to the next; half a window by default.
         detector: mtcnn, whole (videos that show one face and nothing else), or your own as module:name.
-        upright: turn each face so that its eyes are level.
+        upright: turn each face so that its eyes are level, as the training clips' are if they were cropped so.
         annotate: write annotated.mp4.
         batch_size: windows that are classified at once.
 
@@ -58,7 +59,7 @@ def recognize(
         Exit status: 0, 1 if no face was found in any file, 2 if a file could not be read.
 
     Raises:
-        InputError: an option out of range, or a folder that holds something else.
+        InputError: an option out of range, a folder that holds something else, or another process at the same video.
     """
     console, errors = Console(width=max(Console().width, WIDE)), Console(stderr=True)
     if not videos:
@@ -71,17 +72,25 @@ def recognize(
     jobs = []
     for video, name in zip(videos, names(videos), strict=True):
         settings = {"video": identity(video), "checkpoint": identity(checkpoint), **options}
-        jobs.append((video, out / name, settings, is_done(out / name, settings)))
+        is_done(out / name, settings)  # what is in the way is told before any work
+        jobs.append((video, out / name, settings))
     finder = load_detector(detector, device_of(model))
     console.print(f"{trained_on(model.spec)}. {NOTICE}", highlight=False)
     if model.spec["data"] == "Clips":
-        console.print("If its clips were whole frames, not made by `dfer-zoo crop`, add --detector whole.")
+        console.print(
+            "Repeat what its clips were made with: --detector whole if they are whole frames, --upright false if "
+            "`crop` was told so, --window for their usual length."
+        )
     unread = 0
     found = False
-    for video, folder, settings, done in jobs:
+    for video, folder, settings in jobs:
         try:
+            done = is_done(folder, settings)
             if not done:
-                with whole_folder(folder) as part:
+                with (
+                    alone_in(out, f"filled with {folder.name}", f".{folder.name}.lock"),
+                    whole_folder(folder) as part,
+                ):
                     recognize_file(video, part, model, finder, settings, batch_size)
         except DataError as error:
             errors.print(f"[bold red]DataError:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -103,7 +112,7 @@ def load_model(checkpoint: Path) -> Model:
 
     from dfer_zoo.models import load
 
-    return load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
+    return load(checkpoint, folded=True).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def recognize_file(
@@ -144,7 +153,7 @@ def recognize_file(
         sheets = {number: strongest(rows) for number, rows in people.items()}
         moments = {i: windows[i] for chosen in sheets.values() for i in chosen}
         strips = {}
-        annotation = Annotation(footage, windows, table)
+        annotation = Annotation(footage, windows, table, trained_on(model.spec))
         for i, strip in draw_video(annotation, moments, picture, begin("drawing", footage.end)):
             strips[i] = strip
             number = windows[i].person

@@ -27,7 +27,7 @@ ANCHOR = 0.445
 CLEAR_EYES = 0.2
 """Least distance of the eyes, in sides of the crop, from which the face's angle is read; a profile's is noise."""
 BRIDGED = 0.7
-"""Seconds without a sighting over which a face is still cropped, at places in between: a detector blinks too."""
+"""Seconds over which a face is still cropped that the looks in between did not find: a detector blinks too."""
 PLACE_SECONDS, SIZE_SECONDS, ANGLE_SECONDS = 0.2, 0.8, 0.3
 """Standard deviations of the smoothing: a box of its own for every frame would jitter as no training clip does."""
 
@@ -105,7 +105,8 @@ def spans_of(track: "Track", looks: np.ndarray, cuts: Sequence[float], end: floa
     squares = np.array([square for square, _ in found])
     clear = np.array([is_clear for _, is_clear in found], float)
     spans = []
-    for part in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > BRIDGED) + 1):
+    missed = np.diff(np.searchsorted(looks, times)) > 1  # however far apart the looks are
+    for part in np.split(np.arange(len(times)), np.flatnonzero(missed & (np.diff(times) > BRIDGED)) + 1):
         before = bisect_left(looks, times[part[0]]) - 1
         after = bisect_right(looks, times[part[-1]])
         start, stop = times[part[0]], times[part[-1]]

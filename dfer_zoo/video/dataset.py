@@ -28,11 +28,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from dfer_zoo.data.clips import checked_path, fold_number, label_id
-from dfer_zoo.data.reading import VIDEO_SUFFIXES, natural_key
+from dfer_zoo.data.clips import fold_number, label_id, real_path
+from dfer_zoo.data.reading import VIDEO_SUFFIXES, is_file, natural_key
 from dfer_zoo.data.tables import read_csv
 from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.errors import DataError, InputError
+from dfer_zoo.locks import alone_in
 from dfer_zoo.processes import in_processes
 from dfer_zoo.video.cropping import ANCHOR, CROP_SIZE, SIDE, Span, crop
 from dfer_zoo.video.faces import Detector, load_detector
@@ -95,7 +96,7 @@ def crop_videos(
 
     Args:
         videos: files, folders of videos, or one csv with a column path, relative to the csv, and any of label, split
-            (train or test), fold and person. With persons but no folds, folds are made that nobody leaves.
+            (train or test), fold and person. Of persons without split and fold, folds are made that nobody leaves.
         out: folder to write; new, empty, or from the same options.
         labels: read label, person and fold from the file names of this set.
         detector: mtcnn, whole (videos that are cropped already), or your own as module:name.
@@ -108,7 +109,7 @@ def crop_videos(
         Exit status: 0, 1 if every video was dropped.
 
     Raises:
-        InputError: an option out of range, or a folder that holds something else.
+        InputError: an option out of range, or a folder that holds something else or that another process fills.
         DataError: no videos, or a csv that cannot be used.
     """
     if not 0 <= least <= 1:
@@ -119,30 +120,32 @@ def crop_videos(
     load_detector(detector)  # a wrong name is told now, not by every process
     settings = Settings(detector, upright, least)
     claim(out, settings)
-    rows = {}
-    missing = []
-    for source in sources:
-        if source.why_not:
-            rows[source.clip] = dropped(source, source.why_not)
-        elif (row := done_before(out, source)) is not None:
+    with alone_in(out, "filled"):
+        rows = {}
+        missing = []
+        for source in sources:
+            if source.why_not:
+                rows[source.clip] = dropped(source, source.why_not)
+            elif (row := done_before(out, source)) is not None:
+                rows[source.clip] = row
+            else:
+                missing.append(source)
+        workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+        done = in_processes(partial(crop_video, out, settings), missing, workers, one_thread)
+        for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
             rows[source.clip] = row
-        else:
-            missing.append(source)
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    done = in_processes(partial(crop_video, out, settings), missing, workers, one_thread)
-    for source, row in zip(missing, track(done, "Cropping faces", total=len(missing)), strict=True):
-        rows[source.clip] = row
-    return write_tables(out, sources, [rows[source.clip] for source in sources])
+        return write_tables(out, sources, [rows[source.clip] for source in sources])
 
 
 def done_before(root: Path, source: Source) -> dict[str, Any] | None:
     """Return the row of a clip that was made of this very video as it is now; None where there is none."""
     facts = root / source.clip / FACTS
-    if not facts.is_file():
+    try:
+        row = json.loads(facts.read_text(encoding="utf-8"))
+        same = row["kept"] and Path(row["video"]).resolve() == source.path.resolve()
+        return row if same and source.path.stat().st_mtime <= facts.stat().st_mtime else None
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or damaged
         return None
-    row = json.loads(facts.read_text(encoding="utf-8"))
-    same = Path(row["video"]).resolve() == source.path.resolve()
-    return row if same and source.path.stat().st_mtime <= facts.stat().st_mtime else None
 
 
 def find_sources(videos: Sequence[Path], labels: str | None, allow_outside: bool = False) -> list[Source]:
@@ -165,7 +168,7 @@ def find_sources(videos: Sequence[Path], labels: str | None, allow_outside: bool
     sources = []
     recordings: dict[str, str] = {}
     for path, name, columns in sorted(found, key=lambda item: natural_key(item[1])):
-        why_not = "" if path.is_file() else "there is no such file"
+        why_not = "" if is_file(path) else "there is no such file"
         if labels is not None:
             named = READERS[labels](path.stem)
             if named is None:
@@ -188,10 +191,12 @@ def listed(table: Path, allow_outside: bool) -> Iterator[tuple[Path, str, dict[s
     Raises:
         DataError: a csv that cannot be used, a path that leaves its folder, or a label, split or fold that is none.
     """
-    real_root = None if allow_outside else table.parent.resolve()
+    inside = None if allow_outside else os.path.realpath(table.parent)
     for line, row in read_csv(table, ("path",)):
         where = f"{table}, line {line}"
-        checked_path(row["path"], real_root, where, "--allow_outside true")
+        real_path(row["path"], table.parent, inside, where, "--allow_outside true")
+        if not PurePath(row["path"]).name:
+            raise DataError(f"{where}: {row['path']!r} names no file.")
         columns = {key: row[key] for key in KNOWN if key in row}
         if "label" in columns:
             columns["label"] = EMOTIONS[label_id(row["label"], where, required=True)]
@@ -213,9 +218,30 @@ def videos_under(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def with_folds(sources: list[Source]) -> list[Source]:
-    """Add folds where only persons are known, none of whom leaves a fold, and a split by folds: fold 1 is for test."""
-    if sources and all("person" in source.columns and "fold" not in source.columns for source in sources):
+    """Add folds where persons alone are known, and a split where folds are: fold 1 is for test.
+
+    Raises:
+        DataError: a person in two folds or on both sides of a split, or persons of whom no folds can be made.
+    """
+    for column in ("fold", "split"):
+        parts: dict[str, str] = {}
+        for source in sources:
+            person, part = source.columns.get("person"), source.columns.get(column)
+            if person and part and parts.setdefault(person, part) != part:
+                raise DataError(
+                    f"{source.path}: person {person[:40]!r} is in {column} {parts[person]} and in {column} {part}. Put "
+                    f"all videos of a person into one, or leave out the column {column}: persons alone become folds."
+                )
+    if all("person" in source.columns and not {"fold", "split"} & source.columns.keys() for source in sources):
+        unnamed = next((source.path for source in sources if not source.columns["person"]), None)
+        if unnamed:
+            raise DataError(f"{unnamed}: the person is empty. Name everybody, or give a column fold or split.")
         persons = sorted({source.columns["person"] for source in sources}, key=natural_key)
+        if len(persons) < 2:
+            raise DataError(
+                f"All videos are of one person, {persons[0][:40]!r}: no folds can be made that nobody leaves. Give a "
+                "column fold or split, or leave out the column person."
+            )
         for source in sources:
             source.columns["fold"] = str(persons.index(source.columns["person"]) % FOLDS + 1)
     for source in sources:
@@ -228,20 +254,24 @@ def claim(root: Path, settings: Settings) -> None:
     """Mark an empty folder as ours, or check that it was made with the same options.
 
     Raises:
-        InputError: it holds something else.
+        InputError: it holds something else, or cannot be read or written.
     """
     from dfer_zoo.runs import write_json
 
     asked = {**vars(settings), "size": CROP_SIZE, "side_in_boxes": SIDE, "anchor_from_top": ANCHOR}
     marker = root / MARKER
-    if marker.is_file():
-        there = json.loads(marker.read_text(encoding="utf-8"))
-        if there != asked:
-            told = "; ".join(
-                f"{key}: there {there.get(key)}, asked {asked[key]}" for key in asked if there.get(key) != asked[key]
-            )
-            raise InputError(f"{root} was made with other options ({told}). Repeat them, or choose another --out.")
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+    try:
+        there = dict(json.loads(marker.read_text(encoding="utf-8"))) if marker.is_file() else None
+        half_written = set(root.glob(f".{MARKER}.*.tmp"))
+        foreign = there is None and root.exists() and (not root.is_dir() or set(root.iterdir()) - half_written)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{marker} cannot be read ({error}). Choose another --out, or delete {root}.") from error
+    if there is not None and there != asked:
+        told = "; ".join(
+            f"{key}: there {there.get(key)}, asked {asked[key]}" for key in asked if there.get(key) != asked[key]
+        )
+        raise InputError(f"{root} was made with other options ({told}). Repeat them, or choose another --out.")
+    if foreign:
         raise InputError(f"{root} is not empty and was not made by `crop` (it has no {MARKER}). Choose another --out.")
     write_json(marker, asked)
 
@@ -351,8 +381,9 @@ def write_tables(root: Path, sources: Sequence[Source], rows: Sequence[dict[str,
         console.print(table)
     if len(kept) < len(sources):
         console.print(f"Which and why: {escape(str(root / REPORT))}", highlight=False, soft_wrap=True)
-    if "fold" in clips:
-        said = f"Train: --data Clips --data.root {escape(str(root))} --data.fold 1"
+    if {"label", "split"} <= set(clips):
+        fold = " --data.fold 1" if "fold" in clips else ""
+        said = f"Train: --data Clips --data.root {escape(str(root))}{fold}"
         console.print(said, highlight=False, soft_wrap=True)
     return int(not kept)
 

@@ -1,5 +1,6 @@
 """What people look at: timelines, contact sheets, annotated videos."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,6 +16,7 @@ from dfer_zoo import figures
 from dfer_zoo.data.transforms import GREY
 from dfer_zoo.video.cropping import Square, crop
 from dfer_zoo.video.footage import Footage, Progress, frames_of
+from dfer_zoo.video.recognition import NOTICE
 from dfer_zoo.video.windows import Window
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ LONGEST = 1280
 """Longest side of an annotated video, in pixels."""
 PERSON_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """RGB of the people's squares, in turn: Okabe and Ito's palette."""
+CAPTION = 0.3, 0.5
+"""Least and greatest size of the caption's letters, in those of OpenCV."""
 TICKS = 60_000
 """Time stamps of an annotated video, a second: fine enough to keep those of the source; MPEG-4 takes up to 65535."""
 
@@ -124,16 +128,19 @@ def clock(seconds: float) -> str:
 
 
 class Annotation:
-    """What is drawn on a frame: each person's square, number, and the segment whose middle is nearest.
+    """What is drawn on a frame: each person's square, number and segment whose middle is nearest; below, a caption.
 
     Args:
         footage: who is seen when.
         windows: of all people.
         table: their segments, row for row.
+        model: what estimated them, and what it was trained on.
     """
 
-    def __init__(self, footage: Footage, windows: list[Window], table: pd.DataFrame) -> None:
+    def __init__(self, footage: Footage, windows: list[Window], table: pd.DataFrame, model: str) -> None:
         self.footage = footage
+        self.caption = f"Apparent expression, estimated by {model}"
+        self.comment = f"{model}. {NOTICE}"
         rows: dict[int, list[int]] = {}
         for row, window in enumerate(windows):
             rows.setdefault(id(window.span), []).append(row)
@@ -160,6 +167,7 @@ class Annotation:
             cv2.polylines(picture, [corners.round().astype(np.int32)], True, color, width, cv2.LINE_AA)
             size = float(np.clip(scale * square.side / 250, 0.4, 0.8))
             label(picture, said, (corners[:, 0].min(), corners[:, 1].min()), size, color)
+        write_below(picture, self.caption)
 
 
 def label(
@@ -172,6 +180,15 @@ def label(
     cv2.rectangle(picture, (x, y - height - below - 2), (x + width + 4, y), color, cv2.FILLED)
     ink = (255, 255, 255) if np.dot(color, GREY) < 140 else (0, 0, 0)
     cv2.putText(picture, text, (x + 2, y - below), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+
+
+def write_below(picture: np.ndarray, text: str) -> None:
+    """Write text on black along the lower edge, in one line, or in more where the picture is narrow."""
+    size = float(np.clip(picture.shape[1] / 1280, *CAPTION))
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    lines = textwrap.wrap(text, max(1, int(0.95 * picture.shape[1] / width * len(text))))
+    for number, line in enumerate(reversed(lines)):
+        label(picture, line, (0, picture.shape[0] - number * (height + below + 2)), size, (0, 0, 0))
 
 
 def draw_video(
@@ -196,7 +213,7 @@ def draw_video(
     strips: dict[int, np.ndarray] = {}
     scale = min(1.0, LONGEST / max(footage.shape))
     still = footage.end == 0
-    with writing(None if still else path, footage, scale) as write:
+    with writing(None if still else path, footage, scale, annotation.comment) as write:
         for position, (time, frame) in enumerate(frames_of(footage.path)):
             if position not in wanted and path is None:
                 continue
@@ -217,7 +234,7 @@ def draw_video(
 
 
 @contextmanager
-def writing(path: Path | None, footage: Footage, scale: float):
+def writing(path: Path | None, footage: Footage, scale: float, comment: str):
     """Open a video file and hand over the function that adds a frame at a second; of no file, one that does nothing."""
     if path is None:
         yield lambda picture, time: None
@@ -226,6 +243,7 @@ def writing(path: Path | None, footage: Footage, scale: float):
 
     rate = Fraction(max(len(footage.times) / footage.end, 1)).limit_denominator(1000)
     with av.open(str(path), "w") as container:
+        container.metadata["comment"] = comment
         stream = add_stream(container, rate)
         stream.height, stream.width = (max(2, round(scale * side) // 2 * 2) for side in footage.shape)
         stream.pix_fmt = "yuv420p"

@@ -48,9 +48,22 @@ def frames_of(path: Path) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     if is_image(path):
-        yield 0.0, lambda: read_image(path)
+        yield 0.0, lambda: read_still(path)
     else:
         yield from timed_frames(str(path))
+
+
+def read_still(path: Path) -> np.ndarray:
+    """Decode a still picture to ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        DataError: none, or cut off; what `read_image` advises is for a clip's frames.
+    """
+    try:
+        return read_image(path)
+    except DataError as error:
+        said = f"{path} ({path.stat().st_size} bytes) is no picture that can be read. Is the file complete?"
+        raise DataError(said) from error
 
 
 @dataclass(frozen=True)

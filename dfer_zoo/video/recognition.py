@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = {"FERV39k": 1.1}
 """Default length of a window by the dataset that a model was trained on: its median clip, 28 frames at 25 a second."""
 OTHER_WINDOW_SECONDS = 2.8
-"""The same for DFEW, 70 frames, and whatever is not listed."""
+"""The same for DFEW, 70 frames; and for clips of one's own, whose lengths a checkpoint does not hold."""
 LEAST_WINDOW = 0.1
 """Least seconds of a window and of a stride."""
 COLUMNS = ["person", "start", "end", "label", "confidence"]
@@ -55,17 +55,17 @@ def recognize(
     Example::
 
         from dfer_zoo import load, recognize
-        model = load("best_val.ckpt")
+        model = load("best_val.ckpt", folded=True)
         table = recognize("clip.mp4", model)
 
     Args:
         video: the file.
         model: from `dfer_zoo.load`.
-        window: seconds that are classified together; the median training clip's by default.
+        window: seconds that are classified together; by default 1.1 for a model trained on FERV39k, else 2.8.
         stride: seconds from one window to the next; half a window by default.
         detector: ``mtcnn``, ``whole`` (videos that show one face and nothing else), ``module:name`` or a callable of
             the form of `dfer_zoo.video.faces.Detector`.
-        upright: turn each face so that its eyes are level.
+        upright: turn each face so that its eyes are level, as the training clips' are if they were cropped so.
         batch_size: windows that are classified at once.
 
     Returns:
@@ -155,8 +155,12 @@ def trained_on(spec: dict[str, Any]) -> str:
 
     >>> trained_on({"model": "HDF", "data": "DFEW", "generated": True})
     "HDF, trained on generated faces in DFEW's layout"
+    >>> trained_on({"model": "HDF", "data": "Clips"})
+    'HDF, trained on clips of your own'
     """
-    data = f"generated faces in {spec['data']}'s layout" if spec.get("generated") else spec["data"]
+    data = "clips of your own" if spec["data"] == "Clips" else spec["data"]
+    if spec.get("generated"):
+        data = f"generated faces in {data}'s layout"
     return f"{spec['model']}, trained on {data}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from dfer_zoo.video.faces import Detection
 
 PATIENCE = 2.0
-"""Seconds for which a person who is not seen is waited for."""
+"""Seconds for which a person who is not seen is waited for, but at least until the next look."""
 LEAST_OVERLAP = 0.1
 """Least intersection over union of a box with the expected one."""
 LEAST_RATIO = 0.6
@@ -62,13 +62,16 @@ class Tracker:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self.active: list[Track] = []
+        self.looked = float("-inf")
 
     def update(self, time: float, faces: list[Detection]) -> None:
         """Give each face to the person it continues, or to a new one; nobody gets two faces of one moment.
 
         Pairs are taken greedily: the greatest overlap first, then, where nothing overlaps, the nearest.
         """
-        self.active = [track for track in self.active if time - track.sightings[-1].time <= PATIENCE]
+        patience = max(PATIENCE, time - self.looked)  # nobody is missing who was seen at the look before
+        self.active = [track for track in self.active if time - track.sightings[-1].time <= patience]
+        self.looked = time
         pairs = []
         for i, track in enumerate(self.active):
             expected = track.expected(time)

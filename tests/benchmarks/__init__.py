@@ -1,5 +1,6 @@
 """Compare speeds on a machine whose speed varies: the variants take turns in one process, and ratios are what counts.
 
+Times are of the wall clock, with as many threads of torch as the title says: all processors where a script sets none.
 Each module is a script, such as ``python -m tests.benchmarks.data_path``; pytest does not collect them.
 """
 
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -20,7 +22,7 @@ def alternate(variants: Mapping[str, Callable[[], object]], rounds: int = 7) -> 
         rounds: number of times that each is timed.
 
     Returns:
-        Median seconds of a call of each variant.
+        Median seconds of a call of each variant, by the wall clock.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for round_ in track(range(rounds + 1), description="Alternating", transient=True):
@@ -44,7 +46,8 @@ def print_ratios(
         unit_per_call: number of units that a call works off.
         unit: its name in the plural, such as ``clips``.
     """
-    table = Table(title=title)
+    threads = torch.get_num_threads()
+    table = Table(title=f"{title}; wall time, {threads} thread{'s' * (threads > 1)}")
     for column in ("variant", "ms a call", f"{unit}/s", f"ratio to {baseline}"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for name, taken in seconds.items():

@@ -41,7 +41,7 @@ def compare(name: str, clips: int, rounds: int) -> None:
 
 
 def main() -> None:
-    """Compare M3DFEL at batch 8 and HDF at batch 1."""
+    """Compare M3DFEL at batch 8 and HDF at batch 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

@@ -1,6 +1,7 @@
 """Training steps against those of plain PyTorch: eager, float32, contiguous.
 
-Run ``python -m tests.benchmarks.training_step [PART ...] [--rounds 5]``; full-size steps take seconds on 2 cores.
+Run ``python -m tests.benchmarks.training_step [PART ...] [--rounds 5]``; full-size steps take seconds on 2 cores. Set
+``OMP_NUM_THREADS`` for another number of threads than the machine has processors.
 """
 
 import argparse
@@ -147,7 +148,8 @@ def lightning(rounds: int, steps: int = 200) -> None:
     taken = [(timed(bare), timed(fit)) for _ in range(rounds + 1)][1:]  # `alternate` has a progress bar of its own
     added = (statistics.median(fitted for _, fitted in taken) - statistics.median(alone for alone, _ in taken)) / steps
     share = added / (16 / 100)
-    Console().print(f"Lightning adds {1e3 * added:.1f} ms to a step, {share:.1%} of one of 16 clips at 100 clips/s.")
+    said = f"Lightning adds {1e3 * added:.1f} ms of wall time to a step, {share:.1%} of one of 16 clips at 100 clips/s."
+    Console(soft_wrap=True).print(said)
 
 
 PARTS = {part.__name__: part for part in (m3dfel, x3d_s, quick, dam, sam, lightning)}
