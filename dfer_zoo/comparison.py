@@ -386,7 +386,8 @@ def _training_p(first: Method, second: Method) -> np.ndarray:
     for part in ("fold", "seed"):
         scores = first.scores(part), second.scores(part)
         if min(map(len, scores)) > 1:
-            return statistics.training_test(*scores, paired=part == "fold")
+            # in a cross-validation of K folds, K - 1 are trained on
+            return statistics.training_test(*scores, 1 / (len(first.all_folds) - 1) if part == "fold" else None)
     return np.full(2, np.nan)
 
 

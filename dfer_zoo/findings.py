@@ -1,12 +1,8 @@
 """Answers to the questions of the study, computed from its evidence alone: differences, how sure they are, a verdict.
 
 Folds are the replicates: other training clips, other test clips, another training. The interval of a difference is
-Student's over the folds' differences, so it covers all three. Folds share training clips, so their differences are not
-independent; the variance of the mean is enlarged for it, from s^2 / k to s^2 (1 / k + test clips / training clips).
-Where there is one split, the seeds are the replicates, and the interval covers the luck of training alone.
-
-Reference:
-    Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
+Student's over the folds' differences, widened for the training clips that folds share (`statistics.over_trainings`), so
+it covers all three. Where there is one split, the seeds are the replicates, and it covers the luck of training alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -167,19 +163,12 @@ def summary(trainings: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         trainings: scores or differences of scores, by fold and seed.
         evidence: that they are of.
     """
-    from scipy.stats import t
-
     folds = trainings.index.unique("fold")
     values = trainings.groupby("fold").mean() if len(folds) > 1 else trainings
-    count = len(values)
     row: dict[str, Any] = {"folds": len(folds)}
-    for measure in MEASURES:
-        value = values[measure].mean()
-        error = values[measure].std(ddof=1) * (1 / count + evidence.shared(folds)) ** 0.5
-        reach = error * t.ppf(0.975, count - 1)
-        row |= {measure: value, f"{measure}_low": value - reach, f"{measure}_high": value + reach}
-        # no fold differs at all: nothing speaks for a difference
-        row[f"{measure}_p"] = 2 * t.sf(abs(value) / error, count - 1) if error else float(value == 0)
+    found = statistics.over_trainings(values[list(MEASURES)], evidence.shared(folds))
+    for measure, mean, reach, p in zip(MEASURES, *found, strict=True):
+        row |= {measure: mean, f"{measure}_low": mean - reach, f"{measure}_high": mean + reach, f"{measure}_p": p}
     return row
 
 

@@ -11,6 +11,7 @@ makes it smaller, and their standard deviation stands beside the interval and sa
 """
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -168,7 +169,33 @@ def swap_test(
     return (1 + reached) / (1 + resamples)
 
 
-def training_test(first: ArrayLike, second: ArrayLike, paired: bool) -> Array:
+def over_trainings(values: ArrayLike, shared: float = 0.0) -> tuple[Array, Array, Array]:
+    """Return means over trainings, half the widths of their 95 % intervals, and p-values of means of 0; Student's t.
+
+    Folds share training clips, so that what they give is not independent: the variance of the mean is enlarged for it,
+    from s^2 / n to s^2 (1 / n + shared).
+
+    Args:
+        values: ``(n, m)``, m numbers of each of n trainings.
+        shared: test clips of a fold as a share of its training clips; 0 for trainings on one split.
+
+    Returns:
+        Three arrays ``(m,)``; intervals and p-values of a single training are NaN.
+
+    Reference:
+        Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
+    """
+    from scipy.stats import t
+
+    values = pd.DataFrame(np.asarray(values, float))
+    count, mean = len(values), values.mean().to_numpy()
+    error = values.std(ddof=1).to_numpy() * (1 / count + shared) ** 0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * t.sf(np.abs(mean) / error, count - 1)
+    return mean, error * t.ppf(0.975, count - 1), np.where((error == 0) & (mean == 0), 1.0, p)
+
+
+def training_test(first: ArrayLike, second: ArrayLike, shared: float | None) -> Array:
     """Return two-sided p-values ``(2,)`` of Student's t test that two methods, trained again, score the same.
 
     Unlike the other tests it covers the luck of training. It takes few trainings and so finds large differences only.
@@ -176,14 +203,16 @@ def training_test(first: ArrayLike, second: ArrayLike, paired: bool) -> Array:
     Args:
         first: ``(n, 2)`` WAR and UAR of a method's trainings.
         second: ``(m, 2)`` those of the other.
-        paired: row by row, on the same folds; folds share training clips, which makes p a little too small. Welch's
-            test, for seeds, otherwise.
+        shared: where they are paired, row by row, on the same folds: see `over_trainings`. None for seeds, by Welch's
+            test.
     """
-    from scipy.stats import ttest_ind, ttest_rel
+    from scipy.stats import ttest_ind
 
     first, second = np.asarray(first, float), np.asarray(second, float)
+    if shared is not None:
+        return over_trainings(first - second, shared)[2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = (ttest_rel(first, second) if paired else ttest_ind(first, second, equal_var=False)).pvalue
+        p = ttest_ind(first, second, equal_var=False).pvalue
     return np.nan_to_num(p, nan=1.0)  # no spread and no difference
 
 

@@ -125,6 +125,29 @@ def read_plan() -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def on_real_data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan for a real set: a method's ``real`` takes its place; what has none is neither trained nor asked.
+
+    Args:
+        content: of ``experiments/study.yaml``, where such methods differ from others in the quick recipe alone.
+    """
+    place = {name: spec.get("real", name) for name, spec in content["methods"].items()}
+
+    def renamed(names: str | list[str]) -> str | list[str] | None:
+        if isinstance(names, str):
+            return place[names]
+        return [place[name] for name in names if place[name]]
+
+    questions = []
+    for question in content["questions"]:
+        contrasts = [
+            {**spec, **{side: renamed(spec[side]) for side in ("new", "old")}} for spec in question["contrasts"]
+        ]
+        questions.append({**question, "contrasts": [spec for spec in contrasts if spec["new"] and spec["old"]]})
+    runs = [{**phase, "methods": renamed(phase["methods"])} for phase in content["runs"]]
+    return {**content, "runs": runs, "questions": questions}
+
+
 def shuffle_frames(run: Run) -> pd.DataFrame:
     """Test a run's chosen checkpoint with the frames of every clip shuffled, once; return its predictions."""
     (trial,) = stress.plan([run], ["shuffle"], [max(stress.STRENGTHS)], seed=0)
@@ -211,6 +234,7 @@ def study(
     content = read_plan()
     if data is not None:
         recipe("data", data)
+        content = on_real_data(content)
     out = out or Path("study", *([data] if data else []))
     todo = Study(content, out, data, root)
     if data is None and not list:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, t, ttest_rel
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from dfer_zoo.statistics import bootstrap, holm, interval, mcnemar, scores, swap_test, training_test
@@ -179,8 +179,10 @@ def test_swapping_people_rejects_equal_models_as_seldom_as_it_says() -> None:
     assert by_clip / 300 > 0.08
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_methods_that_differ_by_the_luck_of_training_alone_are_rarely_called_different(paired: bool) -> None:
+@pytest.mark.parametrize("shared", [None, 0.0])
+def test_methods_that_differ_by_the_luck_of_training_alone_are_rarely_called_different(
+    shared: float | None,
+) -> None:
     """The clips alone would call half of such pairs different: trainings vary by 9 points."""
     rng = np.random.default_rng(0)
     label = np.arange(280) % 7
@@ -188,16 +190,17 @@ def test_methods_that_differ_by_the_luck_of_training_alone_are_rarely_called_dif
     for _ in range(150):
         right = rng.random((2, 3, 280)) < np.clip(0.65 + 0.09 * rng.normal(size=(2, 3, 1)), 0, 1)
         by_clips.append(swap_test(*right.mean(1), label, resamples=199)[0])
-        by_trainings.append(training_test(*(scores(one, label) for one in right), paired)[0])
+        by_trainings.append(training_test(*(scores(one, label) for one in right), shared)[0])
     assert np.mean(np.array(by_clips) < 0.05) > 0.3
     assert np.mean(np.array(by_trainings) < 0.05) < 0.1
 
 
 def test_trainings_are_tested_by_students_t() -> None:
     first, second = [[0.7, 0.6], [0.8, 0.5], [0.6, 0.7]], [[0.5, 0.6], [0.7, 0.5], [0.55, 0.7]]
-    found = training_test(first, second, paired=True)
+    found = training_test(first, second, shared=0.25)
     differences = np.array([0.2, 0.1, 0.05])
-    value = differences.mean() / (differences.std(ddof=1) / 3**0.5)
+    value = differences.mean() / (differences.std(ddof=1) * (1 / 3 + 0.25) ** 0.5)
     assert found == pytest.approx([2 * t.sf(value, 2), 1.0])
-    assert training_test(second, first, paired=True) == pytest.approx(found)
-    assert training_test(first[:2], second, paired=False)[0] > found[0]
+    assert training_test(second, first, shared=0.25) == pytest.approx(found)
+    assert training_test(first, second, shared=0) == pytest.approx([ttest_rel(first, second).pvalue[0], 1.0])
+    assert training_test(first[:2], second, shared=None)[0] > ttest_rel(first, second).pvalue[0]

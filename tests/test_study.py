@@ -18,7 +18,7 @@ from dfer_zoo.errors import DataError, InputError
 from dfer_zoo.findings import SHUFFLED, Evidence, answer, contrast, measured
 from dfer_zoo.report import points
 from dfer_zoo.results import Run, load_run
-from dfer_zoo.study import Study
+from dfer_zoo.study import Study, on_real_data
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("checkout", "quick_measurement")]
 
@@ -67,13 +67,24 @@ def test_the_plan_is_made_of_recipes_that_there_are() -> None:
 
 
 def test_a_real_set_takes_the_place_of_the_main_one_with_the_papers_recipes() -> None:
-    real = Study(PLAN, Path("out"), "dfew", Path("there"))
+    real = Study(on_real_data(PLAN), Path("out"), "dfew", Path("there"))
     assert real.sets == ["main"]
     for training in real.wanted["main"]:
         assert "experiments/quick.yaml" not in training.words
         assert not any("max_epochs" in word for word in training.words)
         assert training.words[training.words.index("--data.root") + 1] == "there"
-    without_folds = Study(PLAN, Path("out"), "ferv39k")
+        assert training.method not in ("m3dfel_long", "m3dfel_16", "micacl_plain_gain_30")
+    asked = {
+        name for question in on_real_data(PLAN)["questions"] for spec in question["contrasts"] for name in sides(spec)
+    }
+    assert {training.method for training in real.wanted["main"]} == asked
+    sizes = next(one for one in on_real_data(PLAN)["questions"] if one["asks"] == "Which bag size?")["contrasts"]
+    assert [(spec["new"], spec["old"]) for spec in sizes] == [
+        ("r3d_18", "m3dfel"),
+        ("m3dfel_16_2", "m3dfel"),
+        ("m3dfel_16_8", "m3dfel"),
+    ]
+    without_folds = Study(on_real_data(PLAN), Path("out"), "ferv39k")
     assert {fold for folds in trained(without_folds).values() for fold in folds} == {None}
 
 
