@@ -125,7 +125,7 @@ DEMO_MODELS := $(if $(QUICK),r3d_18 m3dfel,r3d_18 m3dfel m3dfel_ial micacl hdf)
 DEMO_ARGS   := --data.root demo/data --runs $(DEMO)/runs $(if $(QUICK),--trainer.max_epochs 13)
 DEMO_RUN     = $(DEMO)/runs/$(1)-dfew/fold1-seed0
 
-pack: $(READY)  ## put the frames of DATA= into one file that loads two to seven times faster, at ROOT=
+pack: $(READY)  ## put the frames of DATA= into one file that loads several times faster, at ROOT=
 	$(call need,ROOT,folder)
 	$(DFER) pack $(DATA) --root data/$(DATA) --out $(call quote,$(ROOT)) $(ARGS)
 
