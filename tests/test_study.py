@@ -73,7 +73,7 @@ def test_a_real_set_takes_the_place_of_the_main_one_with_the_papers_recipes() ->
         assert "experiments/quick.yaml" not in training.words
         assert not any("max_epochs" in word for word in training.words)
         assert training.words[training.words.index("--data.root") + 1] == "there"
-        assert training.method not in ("m3dfel_long", "m3dfel_16", "micacl_plain_gain_30")
+        assert training.method not in ("m3dfel_long", "m3dfel_16")
     asked = {
         name for question in on_real_data(PLAN)["questions"] for spec in question["contrasts"] for name in sides(spec)
     }

@@ -46,7 +46,7 @@ class DFERModel(L.LightningModule):
             for hundreds of steps; 30 brings the logits back to the scale of a plain backbone's.
         compile: run the net through torch.compile.
         recompute: keep only what passes between the backbone's stages and compute the rest again in the backward pass
-            (activation checkpointing): less memory for about a third more time.
+            (activation checkpointing): less memory, on long clips above all, for another forward pass.
     """
 
     def __init__(
