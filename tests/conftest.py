@@ -24,6 +24,7 @@ from dfer_zoo.emotions import EMOTIONS
 from dfer_zoo.jobs import Job
 from dfer_zoo.models import DFERModel
 from dfer_zoo.profile import clips_per_second
+from dfer_zoo.provenance import describe_clips
 from dfer_zoo.runs import evaluate, load_data, write_json, write_text
 
 collect_ignore = ["benchmarks"]
@@ -230,7 +231,10 @@ class Done:
 def pretended_run(job: Job, rules: tuple[str, ...] = ("best_val",)) -> None:
     """Write what a run leaves, its predictions random."""
     write_text(job.run / "config.yaml", job.config)
-    test = load_data(job.run).clips("test")
+    data = load_data(job.run)
+    test = data.clips("test")
+    start = {"clips": describe_clips(data), "git": {"commit": "0" * 40, "changed": True}, "precision": "32-true"}
+    write_json(job.run / "provenance.json", {"starts": [start]})
     for number, rule in enumerate(rules):
         rng = np.random.default_rng((job.training.fold or 0, job.training.seed, number))
         table = pd.DataFrame(rng.normal(size=(len(test), 7)), columns=list(EMOTIONS))

@@ -387,5 +387,4 @@ def test_readme_counts_what_there_is() -> None:
     trainings = sum((one.runs["rule"] == "best_val").sum() for one in evidence.values())
     assert f"{trainings} trainings" in section
     assert f"sets of {PLAN['sets']['shared']['clips']} clips" in section
-    assert evidence["main"].answers["fold"].value_counts().unique().tolist() == [280]
-    assert "280 test clips" in section
+    assert f"{round(evidence['main'].answers['fold'].value_counts().mean())} test clips" in section
