@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import zlib
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -236,7 +237,8 @@ def pretended_run(job: Job, rules: tuple[str, ...] = ("best_val",)) -> None:
     start = {"clips": describe_clips(data), "git": {"commit": "0" * 40, "changed": True}, "precision": "32-true"}
     write_json(job.run / "provenance.json", {"starts": [start]})
     for number, rule in enumerate(rules):
-        rng = np.random.default_rng((job.training.fold or 0, job.training.seed, number))
+        key = zlib.crc32(job.training.method.encode())
+        rng = np.random.default_rng((job.training.fold or 0, job.training.seed, number, key))
         table = pd.DataFrame(rng.normal(size=(len(test), 7)), columns=list(EMOTIONS))
         table.insert(0, "clip", test["name"].to_numpy())
         table.insert(1, "label", test["label"].to_numpy())
