@@ -198,7 +198,8 @@ def pair_grid(comparison: Comparison) -> Grid:
         notes.append("WAR: McNemar's exact test, whose column is not adjusted.")
     notes.append("All this is about these trainings on other clips: another seed may change it.")
     if again.any():
-        test = "paired t test over folds" if " " in comparison.rows["folds"][0] else "Welch's t test over seeds"
+        folds = " " in comparison.rows["folds"][0]
+        test = "paired t test over folds, which share training clips" if folds else "Welch's t test over seeds"
         notes.append(f"Training p, adjusted too: {test}, each a training of its own; both p must be below {ALPHA}.")
     else:
         notes.append("With several seeds, or folds, of both methods that is tested too.")
