@@ -220,7 +220,7 @@ def study(
         root: folder of the real dataset; by default that of its yaml.
         out: folder for generated sets and runs; study, or study/<data>, by default.
         results: folder for evidence and answers; the folder results in `out` by default.
-        jobs: processes at once, which share the CPU's threads.
+        jobs: processes at once, which share the CPU's threads and take one GPU each.
         list: generate and run nothing; print the state of all runs, and the commands of the missing ones.
 
     Returns:
